@@ -1,0 +1,106 @@
+"""evaluate: a policy on a benchmark: greedy accuracy, and avg@k from k answers a prompt."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import db, prompts
+from pipeline.materialise import Shard, materialise
+from pipeline.progress import bar
+from pipeline.run import Processes, Run, policy_location
+from pipeline.score import verdicts
+from pipeline.store import Store
+from pipeline.verifiers import verifier_id
+from reval.config import Config
+from schemas import digest
+from schemas.enums import FinishReason
+
+
+def evaluate(run: Run, iteration: int) -> None:
+    """Evaluates the policy an iteration ended with, if its turn has come."""
+    settings, last = run.config.evaluate, run.config.iterations
+
+    def plan() -> Iterator[Shard]:
+        outermost = iteration in (0, last)
+        if outermost or iteration % settings.every_iterations == 0:
+            n_sampled = settings.samples_per_prompt if outermost else 0
+            title = f"evaluate, iteration {iteration}"
+            yield from shards(run.store, run.config, run.processes, run.policy_id(iteration), n_sampled, title)
+
+    materialise(run.store, run.run_id, iteration, "evaluate", plan)
+
+
+def shards(
+    store: Store, config: Config, processes: Processes, policy_id: str, n_sampled: int, title: str
+) -> Iterator[Shard]:
+    """The answers a policy still owes: one greedy to each held-out prompt, then `n_sampled` at generation's temperature."""
+    asked = [(0.0, 1), (config.generate.temperature, n_sampled)]
+    for temperature, n_samples in asked[: 2 if n_sampled else 1]:
+        names = {"policy_id": policy_id, "benchmark": prompts.benchmark(config), "temperature": temperature}
+        work = db.rows(
+            db.connect(store),
+            "heldout_prompts",
+            source=prompts.source(config),
+            max_prompts=config.evaluate.max_prompts,
+            n_samples=n_samples,
+            **names,
+        )
+        if len(work):
+
+            def compute(
+                work: pa.Table = work, names: dict[str, Any] = names, n_samples: int = n_samples
+            ) -> Mapping[str, pa.Table]:
+                return {"evaluations": _answers(store, config, processes, work, names, n_samples, title)}
+
+            name = digest("evaluate", policy_id, temperature, n_samples, *work["prompt_id"].to_pylist())
+            yield Shard(name, ("evaluations",), compute)
+
+
+def _answers(
+    store: Store,
+    config: Config,
+    processes: Processes,
+    work: pa.Table,
+    names: Mapping[str, Any],
+    n_samples: int,
+    title: str,
+) -> pa.Table:
+    location = policy_location(store, names["policy_id"])
+    encoded = prompts.encode(location, config.prompts, work["problem"].to_pylist())
+    engine = processes.engine(location)
+    fits = [i for i, ids in enumerate(encoded) if len(ids) < engine.context_tokens]
+    with bar(title) as progress:
+        completions = engine.generate(
+            [encoded[i] for i in fits],
+            n=n_samples,
+            temperature=names["temperature"],
+            max_tokens=config.generate.max_response_tokens,
+            seed=int(digest("evaluate", config.seed, names["policy_id"])[:7], 16),
+            progress=progress,
+        )
+    texts = prompts.decode(location, completions["response_token_ids"].to_pylist())
+    rows: list[dict[str, Any]] = [
+        {
+            "row": fits[got["prompt_index"]],
+            "sample_index": got["sample_index"],
+            "finish_reason": got["finish_reason"],
+            "n_response_tokens": len(got["response_token_ids"]),
+            "response_text": text,
+        }
+        for got, text in zip(completions.to_pylist(), texts, strict=True)
+    ]
+    # A prompt that does not fit is a question not answered, not a question less.
+    unfit = {"finish_reason": FinishReason.PROMPT_TOO_LONG, "n_response_tokens": 0, "response_text": ""}
+    for row in sorted(set(range(len(work))) - set(fits)):
+        rows += [{"row": row, "sample_index": sample, **unfit} for sample in range(n_samples)]
+    answers = pa.Table.from_pylist(rows)
+    asked = work.take(answers["row"]).select(["prompt_id", "gold_answer"])
+    answers = answers.drop_columns(["row"]).append_column("prompt_id", asked["prompt_id"])
+    judged = verdicts(
+        processes.verifiers, config.score.verifier, answers.append_column("gold_answer", asked["gold_answer"]), title
+    )
+    constants = {**names, "verifier_id": verifier_id(config.score.verifier)}
+    columns = {name: answers[name] for name in answers.column_names}
+    columns |= {name: pa.array([value] * len(answers)) for name, value in constants.items()}
+    return pa.table({**columns, "verdict": judged["verdict"], "reward": judged["reward"]})

@@ -1,0 +1,82 @@
+"""The policy a run starts from: the embedded one, trained once per archive and seed, or a user's own."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.progress import bar, console
+from pipeline.store import Store, sync
+from pipeline.workers import Worker
+from reval.config import Config
+from schemas import UserError, digest
+
+
+def base_policy(store: Store, config: Config, trainer: Callable[[], Worker]) -> str:
+    """The id of the recipe's base policy; adds it to the archive if it is not there.
+
+    Raises:
+        UserError: `policy.base` is no folder with a model in it, nor a name the hub knows.
+    """
+    return _embedded(store, config, trainer) if config.policy.base == "arithmetic" else _external(store, config.policy.base)
+
+
+def _embedded(store: Store, config: Config, trainer: Callable[[], Worker]) -> str:
+    how = {
+        "problems_seed": config.prompts.seed,
+        "seed": config.policy.seed,
+        "target_accuracy": config.policy.target_accuracy,
+    }
+    policy_id = f"arithmetic-base-{digest(*how.values())[:8]}"
+    if store.recover(policy_id, ("policies",)):
+        return policy_id
+    folder = store.layout.weights(policy_id)
+    with bar("pre-train the arithmetic model") as progress:
+        result, _ = trainer().call("pretrain", progress=progress, folder=str(folder), **how)
+    for path in (*folder.iterdir(), folder, folder.parent):
+        sync(path)
+    console.print(
+        f"base policy {policy_id}: {result['n_parameters']:,} parameters, {result['steps']} steps, "
+        f"solves {result['accuracy']:.0%} of the held-out problems"
+    )
+    _record(store, policy_id, store.layout.relative(folder), result["weights_digest"], result["n_parameters"])
+    return policy_id
+
+
+def _external(store: Store, base: str) -> str:
+    folder = Path(base).expanduser()
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(snapshot_download(base))
+        except Exception as error:  # the hub's client raises many kinds; all mean the same here
+            reason = str(error).splitlines()[0]
+            raise UserError(f"policy.base {base!r} is not a folder, and the hub does not give it: {reason}") from None
+    folder = folder.resolve()
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise UserError(f"policy.base {folder} is not a model folder: it wants config.json and *.safetensors files")
+    from reval.model import n_weights, weights_digest
+
+    weights = weights_digest(folder)
+    stem = re.sub(r"[^a-z0-9._-]+", "-", Path(base).name.lower()).strip("-.") or "policy"
+    policy_id = f"{stem[:40]}-{weights[:8]}"
+    if not store.recover(policy_id, ("policies",)):
+        _record(store, policy_id, str(folder), weights, n_weights(folder))
+    return policy_id
+
+
+def _record(store: Store, policy_id: str, location: str, weights_digest: str, n_parameters: int) -> None:
+    row = {
+        "policy_id": policy_id,
+        "parent_id": None,
+        "run_id": None,
+        "iteration": None,
+        "pass_id": None,
+        "weights_digest": weights_digest,
+        "location": location,
+        "n_parameters": n_parameters,
+    }
+    store.write(policy_id, {"policies": pa.Table.from_pylist([row])})
+    store.snapshot(f"{policy_id}/snapshot", "init")

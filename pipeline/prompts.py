@@ -1,0 +1,64 @@
+"""Questions: where they come from, and how a problem becomes the token ids an engine is given."""
+
+from functools import cache
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import arithmetic
+from pipeline.store import Store
+from reval.config import Config, Prompts
+from schemas import digest
+from schemas.enums import Split
+
+
+def source(config: Config) -> str:
+    """The name of a recipe's questions in the archive. Problems of another seed are split otherwise: another source."""
+    name, seed = config.prompts.source, config.prompts.seed
+    return f"{name}-{seed}" if seed else name
+
+
+def benchmark(config: Config) -> str:
+    """The name of a recipe's held-out questions."""
+    return f"{source(config)}/{Split.HELDOUT}"
+
+
+def ensure(store: Store, config: Config) -> None:
+    """Adds a recipe's questions to the archive if they are not there."""
+    name = source(config)
+    shard = f"prompts/{name}"
+    if store.recover(shard, ("prompts",)):
+        return
+    rows = [
+        {
+            "prompt_id": digest("prompt", name, problem, answer),
+            "source": name,
+            "split": split,
+            "problem": problem,
+            "gold_answer": answer,
+        }
+        for problem, answer, split in arithmetic.problems(config.prompts.seed)
+    ]
+    store.write(shard, {"prompts": pa.Table.from_pylist(rows)})
+    store.snapshot(f"{shard}/snapshot", "prompts")
+
+
+@cache
+def tokenizer(location: str) -> Any:
+    """The tokenizer of a policy's folder; policies of a run share it, so callers pass the base policy's."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(location)
+
+
+def encode(location: str, settings: Prompts, problems: list[str]) -> list[list[int]]:
+    """Token ids of each problem in its prompt, special tokens as the template writes them and no others."""
+    texts = [settings.template.replace("{problem}", problem) for problem in problems]
+    ids: list[list[int]] = tokenizer(location)(texts, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def decode(location: str, responses: list[list[int]]) -> list[str]:
+    """The text of each response, special tokens left out."""
+    texts: list[str] = tokenizer(location).batch_decode(responses, skip_special_tokens=True)
+    return texts

@@ -1,0 +1,78 @@
+"""draw: which rollouts each update of a pass trains on. Decided in SQL over a pinned snapshot, written row by row."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import db
+from pipeline.materialise import Shard, materialise
+from pipeline.run import Run
+from pipeline.verifiers import verifier_id
+from reval.config import Replay
+from schemas import UserError
+
+EVERYTHING = 1 << 62
+
+
+def draw(run: Run, iteration: int, *, snapshot_id: str | None, run_id: str | None) -> None:
+    """Writes the draws of an iteration's pass.
+
+    Args:
+        snapshot_id: the state of the archive to draw from; null is that after the iteration's score.
+        run_id: draw from this run's rollouts only, and give the newest their own update; null draws from every run's,
+            and none is fresh.
+    """
+
+    def plan() -> Iterator[Shard]:
+        yield Shard("draws", ("draws",), compute)
+
+    def compute() -> Mapping[str, pa.Table]:
+        versions = db.snapshot_versions(run.store, snapshot_id or pinned(run, iteration))
+        connection = db.connect(run.store, versions)
+        inputs = {
+            "run_id": run_id,
+            "verifier_id": verifier_id(run.config.score.verifier),
+            "baseline": run.config.train.baseline,
+        }
+        connection.execute(f"CREATE TEMP TABLE candidates AS {db.sql('candidates')}", inputs)
+        pass_id = run.policy_id(iteration)
+        drawn = pa.concat_tables(
+            db.rows(connection, rule, pass_id=pass_id, **how)
+            for rule, how in schedule(run.config.replay, fresh=run_id is not None)
+        )
+        if not len(drawn):
+            raise UserError(
+                f"run {run.run_id}: there is nothing to train on: no judged rollout "
+                f"{'of this run ' if run_id else ''}in {run.store.layout.root}; see `reval status`"
+            )
+        return {"draws": drawn.append_column("pass_id", pa.array([pass_id] * len(drawn)))}
+
+    materialise(run.store, run.run_id, iteration, "draw", plan)
+
+
+def schedule(settings: Replay, *, fresh: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The draw queries of one iteration with their inputs, in the order of their updates."""
+    first = 1 if fresh and settings.schedule == "paper_appendix_a" else 0
+    if first:
+        yield "draw_fresh", {}
+    if settings.updates_per_iteration > first:
+        window = settings.window_trajectories
+        yield (
+            f"draw_{settings.rule}",
+            {
+                "first_update": first,
+                "end_update": settings.updates_per_iteration,
+                "n_draws": settings.batch_trajectories,
+                "window_trajectories": EVERYTHING if window == "all" else window,
+            },
+        )
+
+
+def pinned(run: Run, iteration: int) -> str:
+    """The snapshot an iteration draws from: the one its score ended in."""
+    statement = "SELECT snapshot_id FROM snapshots WHERE run_id = $1 AND iteration = $2 AND stage = 'score'"
+    found = db.connect(run.store).execute(statement, [run.run_id, iteration]).fetchone()
+    if found is None:
+        raise UserError(f"run {run.run_id}, iteration {iteration} is not scored yet; run `reval score` first")
+    return str(found[0])

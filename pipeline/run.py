@@ -1,0 +1,204 @@
+"""One run of a flow: its settings, its archive, and the processes it owns."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import db, prompts
+from pipeline.engines import EngineProcess
+from pipeline.policies import base_policy
+from pipeline.store import Store
+from pipeline.workers import Pool, Worker
+from reval.config import Config, differences
+from schemas import UserError, check_name
+
+
+class Processes:
+    """The engine, the trainer and the verifiers of a run, each started when first asked for.
+
+    On a CPU they stay up together. Where there is a GPU the engine and the trainer take turns on it: leaving vLLM's
+    memory to anything else while it lives is not safe, and dropping it inside a living process leaks.
+    """
+
+    def __init__(self, config: Config, store: Store, *, verbose: bool = False) -> None:
+        self._runtime, self._store = config.runtime, store
+        self._verbose = verbose
+        self._engine: EngineProcess | None = None
+        self._loaded: str | None = None
+        self._trainer: Worker | None = None
+
+    def engine(self, location: str) -> EngineProcess:
+        """The engine, holding the weights at `location`."""
+        if self._take_turns and self._trainer is not None:
+            self._trainer.close()
+            self._trainer = None
+        if self._engine is None:
+            runtime = self._runtime
+            self._engine = EngineProcess(
+                runtime.engine,
+                log=self._log("engine"),
+                device=runtime.device,
+                batch=runtime.engine_batch,
+                gpu_memory_share=runtime.gpu_memory_share,
+            )
+        if self._loaded != location:
+            self._loaded = None
+            self._engine.load(location)
+            self._loaded = location
+        return self._engine
+
+    def trainer(self) -> Worker:
+        if self._take_turns and self._engine is not None:
+            self._engine.close()
+            self._engine, self._loaded = None, None
+        if self._trainer is None:
+            self._trainer = Worker("pipeline.trainer_process", log=self._log("trainer"))
+        return self._trainer
+
+    @cached_property
+    def verifiers(self) -> Pool:
+        n_workers = self._runtime.verifier_workers or len(os.sched_getaffinity(0))
+        log = self._store.layout.log("verifier")
+        return Pool("pipeline.verifier_process", n_workers, self._runtime.verifier_seconds, log)
+
+    @property
+    def _take_turns(self) -> bool:
+        return self._runtime.device != "cpu" and Path("/dev/nvidia0").exists()
+
+    def _log(self, name: str) -> Path | None:
+        return None if self._verbose else self._store.layout.log(name)
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+        if self._trainer is not None:
+            self._trainer.close()
+        if "verifiers" in self.__dict__:
+            self.verifiers.close()
+
+
+class Run:
+    """A named run over an archive. Stages read it; they keep nothing in it."""
+
+    def __init__(self, run_id: str, config: Config, store: Store, base_policy_id: str, processes: Processes) -> None:
+        self.run_id, self.config, self.store = run_id, config, store
+        self.base_policy_id = base_policy_id
+        self.processes = processes
+
+    def policy_id(self, iteration: int) -> str:
+        """The policy an iteration ends with, which is also the name of its training pass; 0 is where the run began."""
+        return self.base_policy_id if iteration == 0 else f"{self.run_id}-{iteration:04d}"
+
+    def reference_id(self, iteration: int) -> str:
+        """The reference of an iteration's pass: the policy at the last reset before it."""
+        every = self.config.train.reset_every_iterations
+        return self.policy_id((iteration - 1) // every * every if every else 0)
+
+    def location(self, policy_id: str) -> str:
+        """Where a policy's weights lie."""
+        return policy_location(self.store, policy_id)
+
+    def query(self, name: str, **inputs: Any) -> pa.Table:
+        """The rows of `pipeline/sql/NAME.sql` over the archive as it is now."""
+        return db.rows(db.connect(self.store), name, **inputs)
+
+    def next_iteration(self) -> int:
+        """The first iteration that has not ended."""
+        found = self.query("iterations_ended", run_id=self.run_id)
+        return int(found["n_ended"][0].as_py()) + 1
+
+
+def policy_location(store: Store, policy_id: str) -> str:
+    """Where a policy's weights lie.
+
+    Raises:
+        UserError: the archive has no such policy, or its folder is gone.
+    """
+    statement = "SELECT location FROM policies WHERE policy_id = $1"
+    found = db.connect(store).execute(statement, [policy_id]).fetchone()
+    if found is None:
+        raise UserError(
+            f"policy {policy_id!r} is not in {store.layout.root}; "
+            '`reval sql "SELECT policy_id FROM policies"` lists those that are'
+        )
+    return store.layout.resolve(found[0])
+
+
+@contextmanager
+def open_run(
+    flow: str,
+    config: Config,
+    archive: str | Path,
+    *,
+    name: str | None = None,
+    policy_id: str | None = None,
+    verbose: bool = False,
+) -> Iterator[Run]:
+    """Begins a run, or goes on with one; ends its processes whatever happens.
+
+    Without a name, it is the unfinished run of the same flow and settings if there is one, else a new one named after
+    the recipe (of `retrain`, after the flow). An archive, base policy and prompts are made where they are missing.
+
+    Args:
+        policy_id: the policy to start from; null is the recipe's base policy.
+
+    Raises:
+        UserError: the name belongs to a run with other settings (the message names the first that differs).
+    """
+    if name is not None:
+        check_name("run", name)
+    store = Store.create(archive)
+    processes = Processes(config, store, verbose=verbose)
+    try:
+        prompts.ensure(store, config)
+        if policy_id is None:
+            policy_id = base_policy(store, config, processes.trainer)
+        policy_location(store, policy_id)
+        run_id = name or _unfinished(store, flow, config, policy_id) or _new_name(store, flow, config)
+        _record(store, run_id, flow, config, policy_id)
+        yield Run(run_id, config, store, policy_id, processes)
+    finally:
+        processes.close()
+
+
+def _unfinished(store: Store, flow: str, config: Config, policy_id: str) -> str | None:
+    found = db.rows(
+        db.connect(store), "unfinished_runs", flow=flow, config=config.record_json(), base_policy_id=policy_id
+    )
+    return found["run_id"][0].as_py() if len(found) else None
+
+
+def _new_name(store: Store, flow: str, config: Config) -> str:
+    stem = config.recipe if flow == "iterate" else flow
+    taken = {name for (name,) in db.connect(store).execute("SELECT run_id FROM runs").fetchall()}
+    return next(name for n in range(1, len(taken) + 2) if (name := stem if n == 1 else f"{stem}-{n}") not in taken)
+
+
+def _record(store: Store, run_id: str, flow: str, config: Config, policy_id: str) -> None:
+    """Writes the run's row, or holds the settings against it."""
+    connection = db.connect(store)
+    found = connection.execute("SELECT flow, config, base_policy_id FROM runs WHERE run_id = $1", [run_id]).fetchone()
+    if found is not None:
+        theirs = {"flow": found[0], "base_policy": found[2], **json.loads(found[1])}
+        ours = {"flow": flow, "base_policy": policy_id, **config.record()}
+        if changed := next(differences(ours, theirs), None):
+            raise UserError(f"run {run_id}: {changed} since it began; choose another run name or the old value")
+        return
+    newest = connection.execute("SELECT snapshot_id FROM snapshots ORDER BY created_at DESC LIMIT 1").fetchone()
+    row = {
+        "run_id": run_id,
+        "flow": flow,
+        "recipe": config.recipe,
+        "config": config.record_json(),
+        "base_policy_id": policy_id,
+        "benchmark": prompts.benchmark(config),
+        "n_iterations": config.iterations,
+        "snapshot_id": newest[0] if newest else None,
+    }
+    store.write(f"{run_id}/run", {"runs": pa.Table.from_pylist([row])})

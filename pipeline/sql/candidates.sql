@@ -1,0 +1,14 @@
+-- Inputs: run_id (null: every run), verifier_id, baseline. One row per trajectory that can be trained on: generated and
+-- judged, with its target's two parts and its age. `newest` ranks from 1, newest iteration first. No order.
+-- A trajectory without a judgement (timeout, crashed, bad_gold) has no reward and is no candidate.
+SELECT
+    t.trajectory_id,
+    max(t.iteration) OVER () - t.iteration AS age_iterations,
+    row_number() OVER (ORDER BY t.iteration DESC, t.group_id, t.sample_index) AS newest,
+    v.reward,
+    CASE $baseline WHEN 'group_mean' THEN avg(v.reward) OVER (PARTITION BY t.group_id) ELSE 0 END AS baseline
+FROM trajectories t
+JOIN verdicts v ON v.trajectory_id = t.trajectory_id AND v.verifier_id = $verifier_id
+WHERE v.reward IS NOT NULL
+    AND t.n_response_tokens > 0
+    AND ($run_id IS NULL OR t.run_id = $run_id)

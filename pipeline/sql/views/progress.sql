@@ -1,0 +1,52 @@
+-- progress: one row per run and finished training pass, and iteration 0 for the policy the run began with.
+-- Rewards are of the iteration's own new rollouts, accuracies of the policy the iteration ended with. No order.
+WITH steps AS (
+    SELECT run_id, 0 AS iteration, base_policy_id AS policy_id, NULL AS pass_id, NULL AS loss FROM runs
+    UNION ALL
+    SELECT run_id, iteration, policy_id, pass_id, loss FROM passes
+),
+fresh AS (
+    SELECT run_id, iteration, avg(reward) AS train_reward FROM rollouts GROUP BY ALL
+),
+heldout AS (
+    SELECT
+        policy_id, benchmark,
+        avg((verdict = 'correct')::INT) FILTER (temperature = 0) AS heldout_accuracy,
+        avg((verdict = 'correct')::INT) FILTER (temperature > 0) AS heldout_avg_at_k
+    FROM evaluations
+    GROUP BY ALL
+),
+drawn AS (
+    SELECT
+        pass_id,
+        count(*) FILTER (source = 'fresh') AS n_fresh,
+        count(*) FILTER (source = 'replay') AS n_replayed,
+        avg(age_iterations) AS mean_age_iterations
+    FROM draws
+    GROUP BY pass_id
+),
+times AS (
+    SELECT
+        run_id, iteration,
+        sum(seconds) FILTER (stage = 'generate') AS seconds_generate,
+        sum(seconds) FILTER (stage = 'score') AS seconds_score,
+        sum(seconds) FILTER (stage = 'draw') AS seconds_draw,
+        sum(seconds) FILTER (stage = 'reference') AS seconds_reference,
+        sum(seconds) FILTER (stage = 'train') AS seconds_train,
+        sum(seconds) FILTER (stage = 'evaluate') AS seconds_evaluate,
+        sum(seconds) FILTER (stage = 'iteration') - sum(seconds) FILTER (stage <> 'iteration') AS seconds_overhead
+    FROM snapshots
+    GROUP BY ALL
+)
+SELECT
+    s.run_id, s.iteration, s.policy_id,
+    f.train_reward, h.heldout_accuracy, h.heldout_avg_at_k,
+    coalesce(d.n_fresh, 0) AS n_fresh, coalesce(d.n_replayed, 0) AS n_replayed, d.mean_age_iterations, s.loss,
+    t.seconds_generate, t.seconds_score, t.seconds_draw, t.seconds_reference, t.seconds_train, t.seconds_evaluate,
+    t.seconds_overhead
+FROM steps s
+JOIN runs r USING (run_id)
+LEFT JOIN fresh f ON f.run_id = s.run_id AND f.iteration = s.iteration
+LEFT JOIN heldout h ON h.policy_id = s.policy_id AND h.benchmark = r.benchmark
+LEFT JOIN drawn d ON d.pass_id = s.pass_id
+LEFT JOIN times t ON t.run_id = s.run_id AND t.iteration = s.iteration

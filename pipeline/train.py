@@ -1,0 +1,90 @@
+"""train: the draws of a pass to a new policy. Hands the trainer a folder with all it needs and reads back what it did."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.materialise import Shard, materialise
+from pipeline.progress import bar
+from pipeline.replay import pinned
+from pipeline.run import Run
+from pipeline.store import sync
+
+
+def train(run: Run, iteration: int, *, snapshot_id: str | None) -> None:
+    """Runs the pass that the iteration's draws describe, and adds its policy, its rows and its record.
+
+    Args:
+        snapshot_id: the state of the archive that was drawn from; null is that after the iteration's score.
+    """
+
+    def plan() -> Iterator[Shard]:
+        yield Shard("pass", ("updates", "passes", "policies"), compute)
+
+    def compute() -> Mapping[str, pa.Table]:
+        from reval.trainer import Settings
+
+        pass_id, parent_id = run.policy_id(iteration), run.policy_id(iteration - 1)
+        reference_id = run.reference_id(iteration)
+        layout, settings = run.store.layout, run.config.train
+        folder = layout.scratch(pass_id)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        pq.write_table(run.query("pass_draws", pass_id=pass_id), folder / "draws.parquet")
+        rollouts = run.query("pass_rollouts", pass_id=pass_id, reference_id=reference_id)
+        pq.write_table(rollouts, folder / "rollouts.parquet")
+        written = Settings(
+            policy=run.location(parent_id),
+            # The moments go with the run: another run's, or a base policy's, are none of its own.
+            optimizer=str(layout.optimizer(parent_id)) if iteration > 1 else None,
+            policy_out=str(layout.weights(pass_id)),
+            optimizer_out=str(layout.optimizer(pass_id)),
+            objective=settings.objective,
+            beta=settings.beta,
+            learning_rate=settings.learning_rate,
+            adam_beta1=settings.adam_beta1,
+            adam_beta2=settings.adam_beta2,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+            micro_batch_tokens=run.config.runtime.micro_batch_tokens,
+            device=run.config.runtime.device,
+        )
+        (folder / "pass.json").write_text(json.dumps(asdict(written)))
+        with bar(f"train, iteration {iteration}") as progress:
+            run.processes.trainer().call("run_pass", progress=progress, folder=str(folder))
+
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+        updates = pq.read_table(folder / "updates.parquet")
+        weights = layout.weights(pass_id)
+        for path in (*weights.iterdir(), weights, layout.optimizer(pass_id), weights.parent):
+            sync(path)
+        names = {"pass_id": pass_id, "run_id": run.run_id, "iteration": iteration, "policy_id": pass_id}
+        record = {
+            **names,
+            "parent_id": parent_id,
+            "reference_id": reference_id,
+            "snapshot_id": snapshot_id or pinned(run, iteration),
+            "objective": settings.objective,
+            "config": run.config.record_json(),
+            **{key: result[key] for key in ("n_updates", "n_draws", "n_tokens", "loss", "grad_norm", "seconds")},
+        }
+        policy = {
+            **names,
+            "parent_id": parent_id,
+            "weights_digest": result["weights_digest"],
+            "location": layout.relative(weights),
+            "n_parameters": result["n_parameters"],
+        }
+        shutil.rmtree(folder)
+        return {
+            "updates": updates.append_column("pass_id", pa.array([pass_id] * len(updates))),
+            "passes": pa.Table.from_pylist([record]),
+            "policies": pa.Table.from_pylist([policy]),
+        }
+
+    materialise(run.store, run.run_id, iteration, "train", plan)

@@ -1,0 +1,31 @@
+"""The trainer in a process of its own, which stays up for a whole run."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.workers import Progress, serve
+
+
+def main() -> None:
+    from pipeline import arithmetic
+    from reval.model import weights_digest
+    from reval.trainer import Trainer
+
+    trainer = Trainer()
+
+    def run_pass(folder: str, progress: Progress) -> dict[str, Any]:
+        trainer.run_pass(Path(folder), progress)
+        return {}
+
+    def pretrain(folder: str, progress: Progress, **how: Any) -> dict[str, Any]:
+        result = arithmetic.write_base(folder, progress, **how)
+        return {**result, "weights_digest": weights_digest(Path(folder))}
+
+    def forward(location: str, table: Any, progress: Progress, **how: Any) -> Any:
+        return trainer.forward(location, table, progress=progress, **how)
+
+    serve({"pretrain": pretrain, "forward": forward, "run_pass": run_pass})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,11 @@
+"""Every table of the archive, declared once: columns, keys, enums, ids, and the strict check that guards a write.
+
+Imports the standard library and pyarrow only, so that any tool can read an archive's definition.
+"""
+
+from schemas.conform import SchemaError, conform
+from schemas.errors import UserError
+from schemas.ids import check_name, digest
+from schemas.tables import ARCHIVE_FORMAT, TABLES, Column, Table
+
+__all__ = ["ARCHIVE_FORMAT", "TABLES", "Column", "SchemaError", "Table", "UserError", "check_name", "conform", "digest"]

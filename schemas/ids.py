@@ -1,0 +1,26 @@
+"""Ids are words a person chose or digests of what they name; never counters, never random."""
+
+import hashlib
+import json
+import re
+
+from schemas.errors import UserError
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+
+
+def digest(*parts: str | int | float | None) -> str:
+    """32 hex digits that name `parts`: the same parts give the same id on every machine and in every version."""
+    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def check_name(kind: str, name: str) -> str:
+    """Returns `name` if it can be part of an id and of a folder's name.
+
+    Raises:
+        UserError: it cannot; `kind` ("run", "policy") says in the message what was being named.
+    """
+    if not re.match(NAME_PATTERN, name):
+        raise UserError(f"{kind} name {name!r}: use lower-case letters, digits, '.', '_' and '-', at most 63")
+    return name

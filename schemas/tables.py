@@ -1,0 +1,263 @@
+"""The tables. A column keeps one meaning for ever; new meaning is a new column.
+
+Each column says its meaning, its unit, and what null means where null is allowed. The same text reaches SQL as a
+column comment (`DESCRIBE`, `duckdb_columns()`).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+import pyarrow as pa
+
+from schemas import enums
+
+# Raised when a change would make an older reval misread the archive.
+ARCHIVE_FORMAT = 1
+
+TEXT, INT, FLOAT = pa.string(), pa.int64(), pa.float64()
+TOKENS = pa.list_(pa.int32())
+LOGPROBS = pa.list_(pa.float32())
+VERSIONS = pa.map_(pa.string(), pa.int64())
+TIME = pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `null` says what null means; a column without it never holds null."""
+
+    name: str
+    type: pa.DataType
+    doc: str
+    null: str | None = None
+    enum: type[StrEnum] | None = None
+
+    @property
+    def comment(self) -> str:
+        words = f" One of: {', '.join(self.enum)}." if self.enum else ""
+        return self.doc + words + (f" Null: {self.null}." if self.null else "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: what a row is, the columns that name it, and all columns in order."""
+
+    name: str
+    doc: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return pa.schema([pa.field(c.name, c.type, nullable=c.null is not None) for c in self.columns])
+
+
+C = Column
+
+_TABLES = (
+    Table(
+        "prompts",
+        "One question with its gold answer.",
+        ("prompt_id",),
+        (
+            C("prompt_id", TEXT, "Digest of source, problem and gold answer."),
+            C("source", TEXT, "Where the question comes from: a generator's name or a file's."),
+            C("split", TEXT, "What it may be used for; splits of a source share no problem.", enum=enums.Split),
+            C("problem", TEXT, "The question as a person would read it, before the prompt template."),
+            C("gold_answer", TEXT, "The right answer as the source writes it."),
+        ),
+    ),
+    Table(
+        "runs",
+        "One named run of a flow: what it was asked to do.",
+        ("run_id",),
+        (
+            C("run_id", TEXT, "The run's name."),
+            C("flow", TEXT, "The flow that runs it: iterate or retrain."),
+            C("recipe", TEXT, "The recipe it started from."),
+            C("config", TEXT, "The settings that decide its rows, as JSON."),
+            C("base_policy_id", TEXT, "The policy it starts from."),
+            C("benchmark", TEXT, "What its policies are evaluated on; see evaluations."),
+            C("n_iterations", INT, "Iterations asked for when it began; a later call may ask for more."),
+            C("snapshot_id", TEXT, "The snapshot it began from.", null="it began on an empty archive"),
+        ),
+    ),
+    Table(
+        "policies",
+        "One set of model weights.",
+        ("policy_id",),
+        (
+            C("policy_id", TEXT, "The policy's name: its run and iteration, or its recipe and a digest."),
+            C("parent_id", TEXT, "The policy it was trained from.", null="a base policy"),
+            C("run_id", TEXT, "The run that trained it.", null="a base policy"),
+            C("iteration", INT, "The iteration of that run, from 1.", null="a base policy"),
+            C("pass_id", TEXT, "The training pass that made it.", null="a base policy"),
+            C("weights_digest", TEXT, "SHA-256 over its safetensors files."),
+            C("location", TEXT, "Its Hugging Face folder: relative to the archive, or absolute if kept elsewhere."),
+            C("n_parameters", INT, "Number of weights."),
+        ),
+    ),
+    Table(
+        "trajectories",
+        "One rollout, narrow: what SQL scans. Its tokens and text are in responses.",
+        ("trajectory_id",),
+        (
+            C("trajectory_id", TEXT, "Digest of policy, prompt, sampling settings, seed and sample index."),
+            C("group_id", TEXT, "The rollouts of one prompt generated together share it."),
+            C("prompt_id", TEXT, "The prompt it answers."),
+            C("policy_id", TEXT, "The policy that generated it."),
+            C("run_id", TEXT, "The run that asked for it."),
+            C("iteration", INT, "The iteration of that run, from 1."),
+            C("sample_index", INT, "Its place in the group, from 0."),
+            C("temperature", FLOAT, "Sampling temperature."),
+            C("max_response_tokens", INT, "Limit on the response, in tokens."),
+            C("seed", INT, "What the engine was seeded with before the shard; with the place in it, not a row's own."),
+            C("engine", TEXT, "vllm or transformers."),
+            C("engine_version", TEXT, "The engine package's version."),
+            C("finish_reason", TEXT, "Why it ended.", enum=enums.FinishReason),
+            C("n_prompt_tokens", INT, "Tokens in the prompt."),
+            C("n_response_tokens", INT, "Tokens in the response, end-of-sequence included; 0 if never generated."),
+            C("behaviour_logprob_sum", FLOAT, "Sum of behaviour_logprobs, in nats.", null="never generated, or not known"),
+        ),
+    ),
+    Table(
+        "responses",
+        "The wide half of a rollout: token ids (the truth) and text (derived from them).",
+        ("trajectory_id",),
+        (
+            C("trajectory_id", TEXT, "The rollout."),
+            C("response_text", TEXT, "The response decoded, special tokens left out."),
+            C("prompt_token_ids", TOKENS, "Token ids the engine was given."),
+            C("response_token_ids", TOKENS, "Token ids it produced, end-of-sequence included."),
+            C(
+                "behaviour_logprobs",
+                LOGPROBS,
+                "Log-probability of each response token as sampled, in nats.",
+                null="not known",
+            ),
+        ),
+    ),
+    Table(
+        "engine_checks",
+        "One comparison of the engine's log-probs with the trainer's, on the first batch after a weight change.",
+        ("policy_id", "run_id", "iteration"),
+        (
+            C("policy_id", TEXT, "The policy the engine claimed to run."),
+            C("run_id", TEXT, "The run."),
+            C("iteration", INT, "The iteration whose batch was compared."),
+            C("n_tokens", INT, "Response tokens compared."),
+            C("mean_abs_logprob_gap", FLOAT, "Mean |engine log-prob - trainer log-prob| per token, in nats."),
+        ),
+    ),
+    Table(
+        "verdicts",
+        "One judgement of one rollout by one verifier.",
+        ("trajectory_id", "verifier_id"),
+        (
+            C("trajectory_id", TEXT, "The rollout judged."),
+            C("verifier_id", TEXT, "Verifier name, version and library version."),
+            C("verdict", TEXT, "The judgement.", enum=enums.Verdict),
+            C("reward", FLOAT, "1 for correct, 0 for wrong or no_answer.", null="no judgement was reached"),
+            C("extracted_answer", TEXT, "The answer as read from the response.", null="none was read"),
+            C("seconds", FLOAT, "Seconds the check took."),
+        ),
+    ),
+    Table(
+        "references",
+        "The two scalars Eq. 2 needs of the reference policy, per rollout. A reset is a new reference_id.",
+        ("trajectory_id", "reference_id"),
+        (
+            C("trajectory_id", TEXT, "The rollout."),
+            C("reference_id", TEXT, "The policy that is the reference."),
+            C("ref_logprob_sum", FLOAT, "Sum over response tokens of log pi_ref, in nats, temperature 1."),
+            C("ref_value", FLOAT, "V_ref(s1): logsumexp of the logits at the last prompt position, in nats."),
+        ),
+    ),
+    Table(
+        "draws",
+        "One rollout in one update of a pass, written before the pass begins: all that decides what it trains on.",
+        ("pass_id", "update", "slot"),
+        (
+            C("pass_id", TEXT, "The training pass."),
+            C("update", INT, "The optimizer step within the pass, from 0."),
+            C("slot", INT, "The place within the update, from 0."),
+            C("trajectory_id", TEXT, "The rollout drawn."),
+            C("source", TEXT, "Which part of the schedule drew it.", enum=enums.Source),
+            C("age_iterations", INT, "Iterations from its generation to the newest rollout the pass could see."),
+            C("weight", FLOAT, "Factor on its loss; 1 where the rule draws without bias."),
+            C("reward", FLOAT, "Its reward at the pass's snapshot."),
+            C("baseline", FLOAT, "What is subtracted from the reward to make the target; 0 for raw."),
+        ),
+    ),
+    Table(
+        "updates",
+        "What Eq. 2 came to for each draw, measured just before the optimizer step.",
+        ("pass_id", "update", "slot"),
+        (
+            C("pass_id", TEXT, "The training pass."),
+            C("update", INT, "The optimizer step within the pass, from 0."),
+            C("slot", INT, "The place within the update, from 0."),
+            C("residual", FLOAT, "value_gap + log_ratio - target for reval (Eq. 2); see reval/README.md for others."),
+            C("value_gap", FLOAT, "V_theta(s1) - V_ref(s1), in nats."),
+            C("log_ratio", FLOAT, "Sum over response tokens of log pi_theta - log pi_ref, in nats."),
+            C("target", FLOAT, "(reward - baseline) / beta, in nats."),
+        ),
+    ),
+    Table(
+        "passes",
+        "One training pass: from a parent policy and its draws to a new policy.",
+        ("pass_id",),
+        (
+            C("pass_id", TEXT, "The pass's name, also that of the policy it made."),
+            C("run_id", TEXT, "The run."),
+            C("iteration", INT, "The iteration of that run, from 1."),
+            C("policy_id", TEXT, "The policy it made."),
+            C("parent_id", TEXT, "The policy it started from."),
+            C("reference_id", TEXT, "The reference policy."),
+            C("snapshot_id", TEXT, "The snapshot its draws were made from."),
+            C("objective", TEXT, "The loss."),
+            C("config", TEXT, "The replay and train settings, as JSON."),
+            C("n_updates", INT, "Optimizer steps."),
+            C("n_draws", INT, "Rows trained on, over all updates."),
+            C("n_tokens", INT, "Prompt and response tokens trained on, over all updates."),
+            C("loss", FLOAT, "Mean over updates of the update's loss, each before its step."),
+            C("grad_norm", FLOAT, "Mean over updates of the gradient norm before clipping."),
+            C("seconds", FLOAT, "Seconds the pass took, model loading and saving included."),
+        ),
+    ),
+    Table(
+        "evaluations",
+        "One answer of one policy to one benchmark prompt.",
+        ("policy_id", "benchmark", "temperature", "prompt_id", "sample_index"),
+        (
+            C("policy_id", TEXT, "The policy evaluated."),
+            C("benchmark", TEXT, "What it was evaluated on: a source and split."),
+            C("temperature", FLOAT, "Sampling temperature; 0 is greedy."),
+            C("prompt_id", TEXT, "The prompt."),
+            C("sample_index", INT, "Which of the k answers, from 0."),
+            C("verifier_id", TEXT, "The verifier that judged it."),
+            C("verdict", TEXT, "The judgement.", enum=enums.Verdict),
+            C("reward", FLOAT, "1 for correct, 0 for wrong or no_answer.", null="no judgement was reached"),
+            C("finish_reason", TEXT, "Why the answer ended.", enum=enums.FinishReason),
+            C("n_response_tokens", INT, "Tokens in the answer."),
+            C("response_text", TEXT, "The answer decoded."),
+        ),
+    ),
+    Table(
+        "snapshots",
+        "One name for one state of the whole archive, written at the end of every stage.",
+        ("snapshot_id",),
+        (
+            C("snapshot_id", TEXT, "The snapshot's name."),
+            C("created_at", TIME, "When it was made, UTC."),
+            C("stage", TEXT, "The stage that ended; 'iteration' ends a whole iteration."),
+            C("run_id", TEXT, "The run.", null="outside any run"),
+            C("iteration", INT, "The iteration; 0 is before the first.", null="outside any run"),
+            C("seconds", FLOAT, "The stage's own compute; for 'iteration', its wall time.", null="not timed"),
+            C("label", TEXT, "A name a person gave it.", null="none was given"),
+            C("versions", VERSIONS, "Delta version of every table."),
+        ),
+    ),
+)
+
+TABLES: dict[str, Table] = {table.name: table for table in _TABLES}
