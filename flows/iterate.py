@@ -5,41 +5,44 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.tasks import draw, evaluate, generate, reference, report, score, summary, train
+from flows.oneline import user_errors_on_one_line
+from flows.report import iterations as each_iteration
+from flows.tasks import draw, evaluate, generate, reference, score, train
 from pipeline.layout import ARCHIVE
-from pipeline.recipes import recipe as load_recipe
+from pipeline.recipes import Overrides, load
 from pipeline.run import open_run
 from schemas.ids import NAME_PATTERN
 
-RunName = Annotated[str, Field(pattern=NAME_PATTERN)]
+user_errors_on_one_line()
 
 
-@flow(name="reval", flow_run_name="iterate-{recipe}")
+@flow(name="reval", flow_run_name="iterate-{recipe}", persist_result=False)
 def iterate(
     recipe: str = "arithmetic",
     iterations: Annotated[int, Field(ge=1)] | None = None,
-    run: RunName | None = None,
-    overrides: list[str] = [],  # noqa: B006  Prefect shows the default in its form; nothing changes it
-    archive: str = ARCHIVE,
+    run: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None,
+    overrides: Overrides = {},  # noqa: B006  Prefect shows the default in its form; nothing changes it
+    archive: str | None = None,
+    verbose: bool = False,
 ) -> str:
     """Trains a policy: each iteration generates new rollouts, archives them, and trains on them and on past ones.
 
     Args:
         recipe: a recipe's name, or the path of a TOML file.
-        iterations: how many in all; default: the recipe's.
+        iterations: how many in all. Default: the recipe's.
         run: the run's name. Default: the unfinished run of these settings, or else a new one.
-        overrides: settings on top of the recipe, each `section.key=value`.
-        archive: the archive's folder.
+        overrides: settings on top of the recipe, by dotted name: {"train.beta": 0.5}.
+        archive: the archive's folder. Default: REVAL_ARCHIVE, or `archive` where the flow runs.
+        verbose: let the engine and the trainer print what they print.
     """
-    settings = load_recipe(recipe, [*overrides, *([f"iterations={iterations}"] if iterations else [])])
-    with open_run("iterate", settings, archive, name=run) as this:
+    settings = load(recipe, overrides, iterations=iterations)
+    with open_run("iterate", settings, archive or ARCHIVE, name=run, verbose=verbose) as this:
         evaluate(this, 0)
-        for i in range(this.next_iteration(), settings.iterations + 1):
+        for i in each_iteration(this):
             generate(this, i)
             score(this, i)
-            draw(this, i, run_id=this.run_id)
+            draw(this, i)
             reference(this, i)
             train(this, i)
             evaluate(this, i)
-            report(this, i)
-        return summary(this)
+        return this.run_id

@@ -83,7 +83,9 @@ def pretrain(
             if accuracy >= target_accuracy:
                 break
     else:
-        raise RuntimeError(f"the arithmetic model solves {accuracy:.0%} after {MAX_STEPS} steps, not {target_accuracy:.0%}")
+        raise RuntimeError(
+            f"the arithmetic model solves {accuracy:.0%} after {MAX_STEPS} steps, not {target_accuracy:.0%}"
+        )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return {"accuracy": accuracy, "steps": step, "n_parameters": n_parameters}

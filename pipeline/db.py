@@ -61,7 +61,9 @@ def ask(store: Store, statement: str, at: str | None = None) -> pa.RecordBatchRe
     allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
     if len(found) != 1 or found[0].type not in allowed:
         kinds = ", ".join(s.type.name for s in found) or "nothing"
-        raise UserError(f"SQL: one SELECT or EXPLAIN is allowed, not {kinds}: this only asks, it never changes the archive")
+        raise UserError(
+            f"SQL: one SELECT or EXPLAIN is allowed, not {kinds}: this only asks, it never changes the archive"
+        )
     for name, files in _pinned(store, snapshot_versions(store, at) if at else None).items():
         source = pds.dataset(files, schema=TABLES[name].schema) if files else TABLES[name].schema.empty_table()
         connection.register(f"_{name}", source)

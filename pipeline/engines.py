@@ -161,7 +161,7 @@ class VllmEngine:
         try:
             self._llm = LLM(
                 location,
-                dtype=self.dtype,
+                dtype="float32" if self._cpu else "bfloat16",
                 max_num_seqs=self._batch,
                 gpu_memory_utilization=self._gpu_memory_share,
                 enforce_eager=self._cpu,  # compiling for a CPU takes longer than it saves

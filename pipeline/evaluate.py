@@ -1,12 +1,14 @@
 """evaluate: a policy on a benchmark: greedy accuracy, and avg@k from k answers a prompt."""
 
+import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline import db, prompts
-from pipeline.materialise import Shard, materialise
+from pipeline.materialise import Shard, commit, materialise
 from pipeline.progress import bar
 from pipeline.run import Processes, Run, policy_location
 from pipeline.score import verdicts
@@ -31,10 +33,23 @@ def evaluate(run: Run, iteration: int) -> None:
     materialise(run.store, run.run_id, iteration, "evaluate", plan)
 
 
+def evaluate_policy(store: Store, config: Config, processes: Processes, policy_id: str) -> None:
+    """Evaluates any policy of the archive, outside a run.
+
+    Raises:
+        UserError: the archive has no such policy.
+    """
+    policy_location(store, policy_id)
+    planned = shards(store, config, processes, policy_id, config.evaluate.samples_per_prompt, f"evaluate {policy_id}")
+    prompts.ensure(store, config)
+    seconds = commit(store, "evaluate", planned)
+    store.snapshot(f"evaluate/{digest(json.dumps(store.versions()))}", "evaluate", seconds=seconds)
+
+
 def shards(
     store: Store, config: Config, processes: Processes, policy_id: str, n_sampled: int, title: str
 ) -> Iterator[Shard]:
-    """The answers a policy still owes: one greedy to each held-out prompt, then `n_sampled` at generation's temperature."""
+    """The answers a policy still owes: one greedy to each held-out prompt, `n_sampled` at generation's temperature."""
     asked = [(0.0, 1), (config.generate.temperature, n_sampled)]
     for temperature, n_samples in asked[: 2 if n_sampled else 1]:
         names = {"policy_id": policy_id, "benchmark": prompts.benchmark(config), "temperature": temperature}
@@ -47,13 +62,8 @@ def shards(
             **names,
         )
         if len(work):
-
-            def compute(
-                work: pa.Table = work, names: dict[str, Any] = names, n_samples: int = n_samples
-            ) -> Mapping[str, pa.Table]:
-                return {"evaluations": _answers(store, config, processes, work, names, n_samples, title)}
-
             name = digest("evaluate", policy_id, temperature, n_samples, *work["prompt_id"].to_pylist())
+            compute = partial(_answers, store, config, processes, work, names, n_samples, title)
             yield Shard(name, ("evaluations",), compute)
 
 
@@ -65,7 +75,7 @@ def _answers(
     names: Mapping[str, Any],
     n_samples: int,
     title: str,
-) -> pa.Table:
+) -> dict[str, pa.Table]:
     location = policy_location(store, names["policy_id"])
     encoded = prompts.encode(location, config.prompts, work["problem"].to_pylist())
     engine = processes.engine(location)
@@ -103,4 +113,4 @@ def _answers(
     constants = {**names, "verifier_id": verifier_id(config.score.verifier)}
     columns = {name: answers[name] for name in answers.column_names}
     columns |= {name: pa.array([value] * len(answers)) for name, value in constants.items()}
-    return pa.table({**columns, "verdict": judged["verdict"], "reward": judged["reward"]})
+    return {"evaluations": pa.table({**columns, "verdict": judged["verdict"], "reward": judged["reward"]})}

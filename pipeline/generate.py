@@ -1,6 +1,7 @@
 """generate: an iteration's prompts, its policy and an engine, to trajectories and responses."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -44,11 +45,9 @@ def generate(run: Run, iteration: int) -> None:
             part = chosen.slice(start, per_shard)
             names = {"policy_id": policy_id, "run_id": run.run_id, "iteration": iteration}
 
-            def compute(part: pa.Table = part, seed: int = seed, check: bool = number == 0) -> Mapping[str, pa.Table]:
-                return _shard(run, part, names, seed=seed, check=check)
-
-            tables = ("engine_checks", *TABLES) if number == 0 else TABLES
-            yield Shard(f"shard-{number}", tables, compute)
+            check = number == 0
+            compute = partial(_shard, run, part, names, seed=seed, check=check)
+            yield Shard(f"shard-{number}", ("engine_checks", *TABLES) if check else TABLES, compute)
 
     materialise(run.store, run.run_id, iteration, "generate", plan)
 
@@ -155,8 +154,8 @@ def _check(run: Run, rows: pa.Table, names: dict[str, Any], dtype: str) -> pa.Ta
     gap = sum(gaps) / max(1, len(gaps))
     if not gap <= MAX_LOGPROB_GAP[dtype]:
         raise WrongWeights(
-            f"run {names['run_id']}, iteration {names['iteration']}: the engine's log-probs are {gap:.4f} nats a token from "
-            f"those of {names['policy_id']} (at most {MAX_LOGPROB_GAP[dtype]} in {dtype}): it runs other weights; "
+            f"run {names['run_id']}, iteration {names['iteration']}: the engine's log-probs are {gap:.4f} nats a token "
+            f"from those of {names['policy_id']} (at most {MAX_LOGPROB_GAP[dtype]} in {dtype}): it runs other weights; "
             "the batch is not kept"
         )
     return pa.Table.from_pylist([{**names, "n_tokens": len(gaps), "mean_abs_logprob_gap": gap}])

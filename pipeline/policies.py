@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.progress import bar, console
+from pipeline.progress import bar, log
 from pipeline.store import Store, sync
 from pipeline.workers import Worker
 from reval.config import Config
@@ -19,7 +19,9 @@ def base_policy(store: Store, config: Config, trainer: Callable[[], Worker]) -> 
     Raises:
         UserError: `policy.base` is no folder with a model in it, nor a name the hub knows.
     """
-    return _embedded(store, config, trainer) if config.policy.base == "arithmetic" else _external(store, config.policy.base)
+    if config.policy.base == "arithmetic":
+        return _embedded(store, config, trainer)
+    return _external(store, config.policy.base)
 
 
 def _embedded(store: Store, config: Config, trainer: Callable[[], Worker]) -> str:
@@ -36,11 +38,14 @@ def _embedded(store: Store, config: Config, trainer: Callable[[], Worker]) -> st
         result, _ = trainer().call("pretrain", progress=progress, folder=str(folder), **how)
     for path in (*folder.iterdir(), folder, folder.parent):
         sync(path)
-    console.print(
-        f"base policy {policy_id}: {result['n_parameters']:,} parameters, {result['steps']} steps, "
-        f"solves {result['accuracy']:.0%} of the held-out problems"
+    log.info(
+        "base policy %s: %s parameters, %d steps of pre-training, solves %.0f%% of the held-out problems",
+        policy_id,
+        f"{result['n_parameters']:,}",
+        result["steps"],
+        100 * result["accuracy"],
     )
-    _record(store, policy_id, store.layout.relative(folder), result["weights_digest"], result["n_parameters"])
+    _record(store, policy_id, folder)
     return policy_id
 
 
@@ -57,26 +62,30 @@ def _external(store: Store, base: str) -> str:
     folder = folder.resolve()
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise UserError(f"policy.base {folder} is not a model folder: it wants config.json and *.safetensors files")
-    from reval.model import n_weights, weights_digest
+    from reval.model import weights_digest
 
     weights = weights_digest(folder)
     stem = re.sub(r"[^a-z0-9._-]+", "-", Path(base).name.lower()).strip("-.") or "policy"
     policy_id = f"{stem[:40]}-{weights[:8]}"
     if not store.recover(policy_id, ("policies",)):
-        _record(store, policy_id, str(folder), weights, n_weights(folder))
+        _record(store, policy_id, folder)
     return policy_id
 
 
-def _record(store: Store, policy_id: str, location: str, weights_digest: str, n_parameters: int) -> None:
+def _record(store: Store, policy_id: str, folder: Path) -> None:
+    from reval.model import n_weights, tokenizer_digest, weights_digest
+
+    inside = folder.is_relative_to(store.layout.root)
     row = {
         "policy_id": policy_id,
         "parent_id": None,
         "run_id": None,
         "iteration": None,
         "pass_id": None,
-        "weights_digest": weights_digest,
-        "location": location,
-        "n_parameters": n_parameters,
+        "weights_digest": weights_digest(folder),
+        "tokenizer_digest": tokenizer_digest(folder),
+        "location": store.layout.relative(folder) if inside else str(folder),
+        "n_parameters": n_weights(folder),
     }
     store.write(policy_id, {"policies": pa.Table.from_pylist([row])})
     store.snapshot(f"{policy_id}/snapshot", "init")

@@ -1,5 +1,6 @@
-"""Progress bars with rate and time left; nothing at all where the output is not a terminal."""
+"""What a person sees of a run: lines through the `reval` logger, and bars with rate and time left on a terminal."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -8,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 console = Console(stderr=True)
+log = logging.getLogger("reval")
 
 
 class _Rate(ProgressColumn):

@@ -15,36 +15,33 @@ from schemas import UserError
 EVERYTHING = 1 << 62
 
 
-def draw(run: Run, iteration: int, *, snapshot_id: str | None, run_id: str | None) -> None:
-    """Writes the draws of an iteration's pass.
-
-    Args:
-        snapshot_id: the state of the archive to draw from; null is that after the iteration's score.
-        run_id: draw from this run's rollouts only, and give the newest their own update; null draws from every run's,
-            and none is fresh.
-    """
+def draw(run: Run, iteration: int) -> None:
+    """Writes the draws of an iteration's pass: of `iterate` from its own run, of `retrain` from every run's rollouts."""
 
     def plan() -> Iterator[Shard]:
         yield Shard("draws", ("draws",), compute)
 
     def compute() -> Mapping[str, pa.Table]:
-        versions = db.snapshot_versions(run.store, snapshot_id or pinned(run, iteration))
-        connection = db.connect(run.store, versions)
+        own = run.flow == "iterate"
+        snapshot_id = run.snapshot_id(iteration)
+        if snapshot_id is None:
+            raise UserError(f"run {run.run_id}, iteration {iteration}: nothing is scored yet to draw from")
+        connection = db.connect(run.store, db.snapshot_versions(run.store, snapshot_id))
         inputs = {
-            "run_id": run_id,
+            "run_id": run.run_id if own else None,
+            "policy_id": run.base_policy_id,
             "verifier_id": verifier_id(run.config.score.verifier),
             "baseline": run.config.train.baseline,
         }
         connection.execute(f"CREATE TEMP TABLE candidates AS {db.sql('candidates')}", inputs)
         pass_id = run.policy_id(iteration)
         drawn = pa.concat_tables(
-            db.rows(connection, rule, pass_id=pass_id, **how)
-            for rule, how in schedule(run.config.replay, fresh=run_id is not None)
+            db.rows(connection, rule, pass_id=pass_id, **how) for rule, how in schedule(run.config.replay, fresh=own)
         )
         if not len(drawn):
             raise UserError(
                 f"run {run.run_id}: there is nothing to train on: no judged rollout "
-                f"{'of this run ' if run_id else ''}in {run.store.layout.root}; see `reval status`"
+                f"{'of this run ' if own else ''}in {run.store.layout.root}; see `reval status`"
             )
         return {"draws": drawn.append_column("pass_id", pa.array([pass_id] * len(drawn)))}
 
@@ -67,12 +64,3 @@ def schedule(settings: Replay, *, fresh: bool) -> Iterator[tuple[str, dict[str, 
                 "window_trajectories": EVERYTHING if window == "all" else window,
             },
         )
-
-
-def pinned(run: Run, iteration: int) -> str:
-    """The snapshot an iteration draws from: the one its score ended in."""
-    statement = "SELECT snapshot_id FROM snapshots WHERE run_id = $1 AND iteration = $2 AND stage = 'score'"
-    found = db.connect(run.store).execute(statement, [run.run_id, iteration]).fetchone()
-    if found is None:
-        raise UserError(f"run {run.run_id}, iteration {iteration} is not scored yet; run `reval score` first")
-    return str(found[0])

@@ -86,8 +86,10 @@ class Processes:
 class Run:
     """A named run over an archive. Stages read it; they keep nothing in it."""
 
-    def __init__(self, run_id: str, config: Config, store: Store, base_policy_id: str, processes: Processes) -> None:
-        self.run_id, self.config, self.store = run_id, config, store
+    def __init__(
+        self, run_id: str, flow: str, config: Config, store: Store, base_policy_id: str, processes: Processes
+    ) -> None:
+        self.run_id, self.flow, self.config, self.store = run_id, flow, config, store
         self.base_policy_id = base_policy_id
         self.processes = processes
 
@@ -103,6 +105,14 @@ class Run:
     def location(self, policy_id: str) -> str:
         """Where a policy's weights lie."""
         return policy_location(self.store, policy_id)
+
+    def snapshot_id(self, iteration: int) -> str | None:
+        """The state of the archive an iteration draws from; null if that is not there yet.
+
+        `iterate` draws from what its own score left; all passes of `retrain` from what its run began with.
+        """
+        found = self.query("drawn_from", run_id=self.run_id, iteration=iteration)
+        return found["snapshot_id"][0].as_py() if len(found) else None
 
     def query(self, name: str, **inputs: Any) -> pa.Table:
         """The rows of `pipeline/sql/NAME.sql` over the archive as it is now."""
@@ -153,7 +163,7 @@ def open_run(
     """
     if name is not None:
         check_name("run", name)
-    store = Store.create(archive)
+    store = Store(archive) if flow == "retrain" else Store.create(archive)
     processes = Processes(config, store, verbose=verbose)
     try:
         prompts.ensure(store, config)
@@ -162,7 +172,7 @@ def open_run(
         policy_location(store, policy_id)
         run_id = name or _unfinished(store, flow, config, policy_id) or _new_name(store, flow, config)
         _record(store, run_id, flow, config, policy_id)
-        yield Run(run_id, config, store, policy_id, processes)
+        yield Run(run_id, flow, config, store, policy_id, processes)
     finally:
         processes.close()
 

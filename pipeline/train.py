@@ -11,22 +11,18 @@ import pyarrow.parquet as pq
 
 from pipeline.materialise import Shard, materialise
 from pipeline.progress import bar
-from pipeline.replay import pinned
 from pipeline.run import Run
 from pipeline.store import sync
 
 
-def train(run: Run, iteration: int, *, snapshot_id: str | None) -> None:
-    """Runs the pass that the iteration's draws describe, and adds its policy, its rows and its record.
-
-    Args:
-        snapshot_id: the state of the archive that was drawn from; null is that after the iteration's score.
-    """
+def train(run: Run, iteration: int) -> None:
+    """Runs the pass that the iteration's draws describe, and adds its policy, its rows and its record."""
 
     def plan() -> Iterator[Shard]:
         yield Shard("pass", ("updates", "passes", "policies"), compute)
 
     def compute() -> Mapping[str, pa.Table]:
+        from reval.model import tokenizer_digest
         from reval.trainer import Settings
 
         pass_id, parent_id = run.policy_id(iteration), run.policy_id(iteration - 1)
@@ -68,7 +64,7 @@ def train(run: Run, iteration: int, *, snapshot_id: str | None) -> None:
             **names,
             "parent_id": parent_id,
             "reference_id": reference_id,
-            "snapshot_id": snapshot_id or pinned(run, iteration),
+            "snapshot_id": run.snapshot_id(iteration),
             "objective": settings.objective,
             "config": run.config.record_json(),
             **{key: result[key] for key in ("n_updates", "n_draws", "n_tokens", "loss", "grad_norm", "seconds")},
@@ -77,6 +73,7 @@ def train(run: Run, iteration: int, *, snapshot_id: str | None) -> None:
             **names,
             "parent_id": parent_id,
             "weights_digest": result["weights_digest"],
+            "tokenizer_digest": tokenizer_digest(weights),
             "location": layout.relative(weights),
             "n_parameters": result["n_parameters"],
         }

@@ -8,7 +8,6 @@ from pipeline.workers import Progress, serve
 
 def main() -> None:
     from pipeline import arithmetic
-    from reval.model import weights_digest
     from reval.trainer import Trainer
 
     trainer = Trainer()
@@ -18,8 +17,7 @@ def main() -> None:
         return {}
 
     def pretrain(folder: str, progress: Progress, **how: Any) -> dict[str, Any]:
-        result = arithmetic.write_base(folder, progress, **how)
-        return {**result, "weights_digest": weights_digest(Path(folder))}
+        return arithmetic.write_base(folder, progress, **how)
 
     def forward(location: str, table: Any, progress: Progress, **how: Any) -> Any:
         return trainer.forward(location, table, progress=progress, **how)

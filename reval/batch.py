@@ -32,7 +32,10 @@ def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
         raise ValueError("a trajectory needs at least one prompt token and one response token")
     n_tokens = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
     token_ids_BT = torch.zeros(len(prompts), max(n_tokens), dtype=torch.long)
-    rows, positions, targets, firsts = [], [], [], []
+    rows: list[int] = []
+    positions: list[int] = []
+    targets: list[int] = []
+    firsts: list[int] = []
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         token_ids_BT[row, : n_tokens[row]] = torch.tensor([*prompt, *response])
         firsts.append(len(targets))

@@ -5,6 +5,7 @@ Shapes live in names: B trajectories, T tokens, N response tokens, D hidden unit
 
 import hashlib
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ def load(location: str, device: torch.device) -> Any:
         UserError: it is missing or not a causal language model.
     """
     try:
-        model = AutoModelForCausalLM.from_pretrained(location, dtype=torch.float32, use_safetensors=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(location, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"policy {location}: not a model folder transformers can load ({first})") from None
@@ -73,8 +74,19 @@ def sum_by_trajectory(logp_N: Tensor, batch: Batch) -> Tensor:
 
 def weights_digest(folder: Path) -> str:
     """SHA-256 over a folder's safetensors files, names included, in the order of their names."""
+    return _digest(folder.glob("*.safetensors"))
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """SHA-256 over the files that say which text is which token id."""
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
+    found = [folder / name for name in names if (folder / name).is_file()]
+    return _digest(found[:1] if found[:1] == [folder / names[0]] else found)
+
+
+def _digest(paths: Iterable[Path]) -> str:
     total = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(paths):
         total.update(path.name.encode())
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())

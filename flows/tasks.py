@@ -1,0 +1,28 @@
+"""The stages as Prefect tasks. Nothing is kept in Prefect: what is done is read from the archive."""
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from pipeline import evaluate as evaluating
+from pipeline import generate as generating
+from pipeline import reference as referencing
+from pipeline import replay as replaying
+from pipeline import score as scoring
+from pipeline import train as training
+
+
+def stage(function: Callable[..., None]) -> Any:
+    """A task that is handed the run itself, which holds processes: it is never hashed, stored or pickled."""
+    name = function.__name__
+    return task(name=name, task_run_name=name + "-{iteration}", cache_policy=NO_CACHE, persist_result=False)(function)
+
+
+generate = stage(generating.generate)
+score = stage(scoring.score)
+draw = stage(replaying.draw)
+reference = stage(referencing.reference)
+train = stage(training.train)
+evaluate = stage(evaluating.evaluate)
