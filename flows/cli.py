@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable
 from enum import StrEnum
 from functools import wraps
@@ -12,7 +13,7 @@ import typer
 from rich.table import Table
 
 from pipeline.layout import ARCHIVE
-from schemas import UserError
+from schemas import UserError, check_name
 
 app = typer.Typer(
     help="Offline RL for language models whose replay buffer is a versioned dataset on disk.\n\n"
@@ -50,16 +51,15 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
-        from rich.logging import RichHandler
+        from pipeline.progress import ConsoleHandler, console, log
 
-        from pipeline.progress import console, log
-
-        handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False, highlighter=None)
-        log.handlers = [handler]
+        log.handlers = [ConsoleHandler()]
         log.setLevel(logging.INFO)
+        log.propagate = False  # prefect's own console handler would say it again
         try:
             function(*args, **kwargs)
         except UserError as error:
+            traceback.clear_frames(error.__traceback__)  # DuckDB complains of what they hold when the interpreter ends
             console.print(f"reval: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(2) from None
 
@@ -114,6 +114,8 @@ def iterate(
     from pipeline.store import Store
 
     load(recipe, set_ or [], iterations=iterations)  # a mistake shows before anything starts
+    if run is not None:
+        check_name("run", run)
     with reporting():
         from flows.iterate import iterate as flow
 
@@ -146,6 +148,8 @@ def retrain(
     from pipeline.store import Store
 
     load(recipe, set_ or [])
+    if run is not None:
+        check_name("run", run)
     Store(archive)
     with reporting():
         from flows.retrain import retrain as flow

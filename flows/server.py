@@ -121,7 +121,8 @@ def _die_with_parent() -> None:
 @contextmanager
 def reporting(port: int = PORT) -> Iterator[None]:
     """Lets flows of this process report to `reval up`'s server, or to one of their own over the same database."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    # The server gets every line; the terminal has our own, and an error that ends the flow is raised to the caller.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     if server_version(port) is not None:
         os.environ.update(environment(port))
         with _delivering():

@@ -25,14 +25,11 @@ def run_one(name: str, config: Config, archive: Path, run: str | None, *, verbos
     Raises:
         UserError: the stage before it has not been run.
     """
-    with open_run("iterate", config, archive, name=run, verbose=verbose) as this:
+    order = list(STAGES)
+    before = order[order.index(name) - 1] if name != order[0] else None
+    with open_run("iterate", config, archive, name=run, begin=before is None, verbose=verbose) as this:
         iteration = this.next_iteration()
-        order = list(STAGES)
-        before = order[order.index(name) - 1] if name != order[0] else None
-        if (
-            before
-            and not this.query("stage_ended", run_id=this.run_id, iteration=iteration, stage=before)["ended"][0].as_py()
-        ):
+        if before and not this.has_ended(iteration, before):
             raise UserError(f"run {this.run_id}, iteration {iteration}: {before} comes first; run `reval {before}`")
         STAGES[name](this, iteration)
         if name == order[-1]:

@@ -12,6 +12,13 @@ console = Console(stderr=True)
 log = logging.getLogger("reval")
 
 
+class ConsoleHandler(logging.Handler):
+    """Log records as plain lines beside the bars; a line is never broken where the output is not a terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed

@@ -114,6 +114,10 @@ class Run:
         found = self.query("drawn_from", run_id=self.run_id, iteration=iteration)
         return found["snapshot_id"][0].as_py() if len(found) else None
 
+    def has_ended(self, iteration: int, stage: str) -> bool:
+        found = self.query("stage_ended", run_id=self.run_id, iteration=iteration, stage=stage)
+        return bool(found["ended"][0].as_py())
+
     def query(self, name: str, **inputs: Any) -> pa.Table:
         """The rows of `pipeline/sql/NAME.sql` over the archive as it is now."""
         return db.rows(db.connect(self.store), name, **inputs)
@@ -148,6 +152,7 @@ def open_run(
     *,
     name: str | None = None,
     policy_id: str | None = None,
+    begin: bool = True,
     verbose: bool = False,
 ) -> Iterator[Run]:
     """Begins a run, or goes on with one; ends its processes whatever happens.
@@ -157,27 +162,36 @@ def open_run(
 
     Args:
         policy_id: the policy to start from; null is the recipe's base policy.
+        begin: make a new run if none of these settings is unfinished.
 
     Raises:
-        UserError: the name belongs to a run with other settings (the message names the first that differs).
+        UserError: the name belongs to a run with other settings (the message names the first that differs), or there is
+            no run to go on with and none may begin.
     """
     if name is not None:
         check_name("run", name)
-    store = Store(archive) if flow == "retrain" else Store.create(archive)
+    store = Store.create(archive) if begin and flow == "iterate" else Store(archive)
+    run_id = name or _unfinished(store, flow, config, policy_id)
+    if not begin and (run_id is None or run_id not in _names(store)):
+        raise UserError(f"no run {run_id or 'of these settings'} to go on with in {archive}; `reval generate` begins one")
     processes = Processes(config, store, verbose=verbose)
     try:
         prompts.ensure(store, config)
         if policy_id is None:
             policy_id = base_policy(store, config, processes.trainer)
         policy_location(store, policy_id)
-        run_id = name or _unfinished(store, flow, config, policy_id) or _new_name(store, flow, config)
+        run_id = run_id or _new_name(store, flow, config)
         _record(store, run_id, flow, config, policy_id)
         yield Run(run_id, flow, config, store, policy_id, processes)
     finally:
         processes.close()
 
 
-def _unfinished(store: Store, flow: str, config: Config, policy_id: str) -> str | None:
+def _names(store: Store) -> set[str]:
+    return {name for (name,) in db.connect(store).execute("SELECT run_id FROM runs").fetchall()}
+
+
+def _unfinished(store: Store, flow: str, config: Config, policy_id: str | None) -> str | None:
     found = db.rows(
         db.connect(store), "unfinished_runs", flow=flow, config=config.record_json(), base_policy_id=policy_id
     )
@@ -186,7 +200,7 @@ def _unfinished(store: Store, flow: str, config: Config, policy_id: str) -> str 
 
 def _new_name(store: Store, flow: str, config: Config) -> str:
     stem = config.recipe if flow == "iterate" else flow
-    taken = {name for (name,) in db.connect(store).execute("SELECT run_id FROM runs").fetchall()}
+    taken = _names(store)
     return next(name for n in range(1, len(taken) + 2) if (name := stem if n == 1 else f"{stem}-{n}") not in taken)
 
 

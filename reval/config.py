@@ -9,7 +9,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -59,7 +59,7 @@ class Replay(Section):
     updates_per_iteration: int = Field(2, ge=1)
     batch_trajectories: int = Field(512, ge=1)
     """Rows in an update drawn from the window; the fresh batch is all of an iteration's new rollouts."""
-    window_trajectories: int | Literal["all"] = Field(2560, gt=0)
+    window_trajectories: Annotated[int, Field(gt=0)] | Literal["all"] = 2560
 
 
 class Train(Section):
@@ -143,12 +143,12 @@ def load(recipe: Path, overrides: Sequence[str] = ()) -> Config:
             if not isinstance(branch, dict):
                 raise UserError(f"override {override!r}: {section} is a value, not a section")
         branch[key] = _value(text.strip())
+    if "recipe" in tree:
+        raise UserError(f"recipe {recipe.stem}: its name is its file's, so it cannot set 'recipe'")
     try:
         return Config(recipe=recipe.stem, **tree)
     except ValidationError as error:
         raise UserError(_explain(error, f"recipe {recipe.stem}")) from None
-    except TypeError:
-        raise UserError(f"recipe {recipe.stem}: its name comes from the file, so it cannot set 'recipe'") from None
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> Iterator[str]:
