@@ -1,6 +1,5 @@
 """The `reval` command. A mistake is one line and exit code 2; imports wait until a command needs them."""
 
-import logging
 import sys
 import traceback
 from collections.abc import Callable
@@ -54,7 +53,6 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         from pipeline.progress import ConsoleHandler, console, log
 
         log.handlers = [ConsoleHandler()]
-        log.setLevel(logging.INFO)
         log.propagate = False  # prefect's own console handler would say it again
         try:
             function(*args, **kwargs)

@@ -55,8 +55,8 @@ def pretrain(
     from reval.batch import collate
     from reval.model import score
 
-    tokenizer = _tokenizer()
-    model = _model(tokenizer, seed)
+    tokenizer = make_tokenizer()
+    model = make_model(tokenizer, seed)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
 
     def encode(split: Split) -> list[tuple[list[int], list[int]]]:
@@ -107,7 +107,8 @@ def greedy_accuracy(model: Any, examples: Sequence[tuple[list[int], list[int]]])
     return 1 - len(missed.unique()) / len(examples)
 
 
-def _tokenizer() -> Any:
+def make_tokenizer() -> Any:
+    """One token a character, and <pad>, <eos>, <unk>."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -125,26 +126,24 @@ def _tokenizer() -> Any:
     )
 
 
-def _model(tokenizer: Any, seed: int) -> Any:
+def make_model(tokenizer: Any, seed: int, **changes: Any) -> Any:
+    """The untrained model; `changes` go to its Qwen2Config."""
     import torch
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(seed)
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    model = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=HIDDEN,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
-            num_key_value_heads=HEADS,
-            intermediate_size=INTERMEDIATE,
-            max_position_embeddings=CONTEXT,
-            tie_word_embeddings=True,
-            dtype=torch.float32,
-            **ends,
-        )
-    )
+    shape = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": HEADS,
+        "intermediate_size": INTERMEDIATE,
+        "max_position_embeddings": CONTEXT,
+        "tie_word_embeddings": True,
+    }
+    model = Qwen2ForCausalLM(Qwen2Config(**{**shape, **changes}, dtype=torch.float32, **ends))
     model.generation_config = GenerationConfig(**ends)
     return model.eval()
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 console = Console(stderr=True)
 log = logging.getLogger("reval")
+log.setLevel(logging.INFO)
 
 
 class ConsoleHandler(logging.Handler):

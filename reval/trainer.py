@@ -195,7 +195,7 @@ class Trainer:
             if not bool(torch.isfinite(loss)):
                 self._blame(draws, parts[0])
             loss.backward()
-            total += float(loss)
+            total += loss.item()
             n_tokens += int((batch.position_N[batch.first_B] + 1).sum()) + len(batch.target_N)
         norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm))
         if norm != norm or norm == float("inf"):

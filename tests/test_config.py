@@ -1,0 +1,56 @@
+import pytest
+
+from pipeline import recipes
+from reval.config import differences
+from schemas import UserError
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_loads(name) -> None:
+    assert recipes.load(name).recipe == name
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.bta=1", "unknown setting train.bta; did you mean train.beta?"),
+        ("trian.beta=1", "unknown setting trian; did you mean train?"),
+        ("zzz=1", "unknown setting zzz; known here: seed, iterations"),
+        ("train.beta=0", "train.beta = 0: input should be greater than 0"),
+        ("train.beta=lots", "train.beta = 'lots'"),
+        ("train.beta", "write it as section.key=value"),
+        ("seed.x.y=1", "unknown setting|should be a valid integer|is a value"),
+        ("recipe=other", "cannot set 'recipe'"),
+        ("replay.window_trajectories=0", "replay.window_trajectories = 0"),
+        ("replay.rule=lifo", "replay.rule = 'lifo'"),
+        ("prompts.template=hello", "prompts.template = 'hello'"),
+    ],
+)
+def test_mistakes_are_one_line_with_the_way_out(override, words) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        recipes.load("arithmetic", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean arithmetic"):
+        recipes.load("arithmetics")
+
+
+def test_a_recipe_of_ones_own(tmp_path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("seed = 3\n[train]\nbeta = 0.5\n")
+    config = recipes.load(str(path), {"replay.window_trajectories": "all"}, iterations=7)
+    assert (config.recipe, config.seed, config.iterations, config.train.beta) == ("mine", 3, 7, 0.5)
+    assert config.replay.window_trajectories == "all"
+    path.write_text("seed = [")
+    with pytest.raises(UserError, match=r"mine\.toml"):
+        recipes.load(str(path))
+
+
+def test_how_fast_is_not_what() -> None:
+    base = recipes.load("arithmetic")
+    faster = recipes.load("arithmetic", ["runtime.engine_batch=3", "runtime.engine=transformers", "iterations=999"])
+    assert faster.record() == base.record()
+    other = recipes.load("arithmetic", ["generate.temperature=0.8", "seed=2"])
+    assert list(differences(other.record(), base.record())) == ["generate.temperature 1.0 → 0.8", "seed 0 → 2"]

@@ -1,0 +1,171 @@
+"""A shard is committed once or not at all, wherever its writer dies."""
+
+import json
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from pipeline import db
+from pipeline.materialise import Shard, commit, materialise
+from pipeline.store import Store
+from schemas import SchemaError, UserError
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store.create(tmp_path / "archive")
+
+
+def references(*names: str) -> pa.Table:
+    return pa.table(
+        {
+            "trajectory_id": list(names),
+            "reference_id": ["r"] * len(names),
+            "ref_logprob_sum": [-1.0] * len(names),
+            "ref_value": [1.0] * len(names),
+        }
+    )
+
+
+def verdicts(*names: str) -> pa.Table:
+    return pa.table(
+        {
+            "trajectory_id": list(names),
+            "verifier_id": ["v"] * len(names),
+            "verdict": ["wrong"] * len(names),
+            "reward": [0.0] * len(names),
+            "extracted_answer": pa.array([None] * len(names), pa.string()),
+            "seconds": [0.0] * len(names),
+        }
+    )
+
+
+def names(store: Store, table: str) -> list[str]:
+    return [name for (name,) in db.connect(store).execute(f'SELECT trajectory_id FROM "{table}" ORDER BY 1').fetchall()]
+
+
+def test_a_shard_is_committed_once(store) -> None:
+    for _ in range(3):
+        if not store.recover("one", ("references",)):
+            store.write("one", {"references": references("a", "b")})
+    assert names(store, "references") == ["a", "b"]
+    assert store.versions()["references"] == 1
+
+
+@pytest.mark.parametrize("commits_before_death", [0, 1])
+def test_death_between_commits_is_finished_from_the_files(store, monkeypatch, commits_before_death) -> None:
+    """Both files are on disk, the first table may already show its rows: the rest must be the same rows, not new ones."""
+    real = DeltaTable.create_write_transaction
+    done = []
+
+    def dying(*args, **kwargs):
+        if len(done) == commits_before_death:
+            raise KeyboardInterrupt
+        done.append(1)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", dying)
+    with pytest.raises(KeyboardInterrupt):
+        store.write("s", {"references": references("a"), "verdicts": verdicts("a")})
+    monkeypatch.undo()
+    assert names(store, "verdicts") == []
+    again = Store(store.layout.root)
+    computed = []
+    shard = Shard("s", ("references", "verdicts"), lambda: computed.append(1) or {})
+    commit(again, "x", [])  # another shard's name means nothing to it
+    assert again.recover("s", shard.tables)
+    assert names(again, "references") == names(again, "verdicts") == ["a"]
+    assert computed == []
+
+
+def test_death_before_the_last_file_shows_nothing_and_is_made_anew(store, monkeypatch) -> None:
+    real = Store._write_file
+
+    def dying(self, path, rows):
+        if "verdicts" in str(path):
+            raise KeyboardInterrupt
+        real(self, path, rows)
+
+    monkeypatch.setattr(Store, "_write_file", dying)
+    with pytest.raises(KeyboardInterrupt):
+        store.write("s", {"references": references("old"), "verdicts": verdicts("old")})
+    monkeypatch.undo()
+    assert not store.recover("s", ("references", "verdicts"))
+    assert names(store, "references") == []
+    store.write("s", {"references": references("new"), "verdicts": verdicts("new")})
+    assert names(store, "references") == names(store, "verdicts") == ["new"]
+
+
+def test_rows_that_do_not_fit_leave_nothing(store) -> None:
+    with pytest.raises(SchemaError):
+        store.write("s", {"references": references("a"), "verdicts": references("a")})
+    assert not list(store.layout.table("references").glob("*.parquet"))
+
+
+def test_materialise_makes_only_what_is_missing(store) -> None:
+    made = []
+
+    def plan(shards):
+        def compute(name):
+            made.append(name)
+            return {"references": references(name)}
+
+        return lambda: [Shard(name, ("references",), lambda name=name: compute(name)) for name in shards]
+
+    def failing():
+        yield from plan("ab")()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        materialise(store, "run", 1, "reference", failing)
+    materialise(store, "run", 1, "reference", plan("abc"))
+    materialise(store, "run", 1, "reference", plan("abcd"))  # the stage has ended: it is not planned again
+    assert made == ["a", "b", "c"]
+    assert names(store, "references") == ["a", "b", "c"]
+    ended = db.connect(store).execute("SELECT stage, run_id, iteration, seconds > 0 FROM snapshots").fetchall()
+    assert ended == [("reference", "run", 1, True)]
+
+
+def test_a_snapshot_keeps_answering(store) -> None:
+    store.write("one", {"references": references("a")})
+    then = store.snapshot("first", "test")
+    store.write("two", {"references": references("b")})
+    assert store.snapshot("first", "test") == then, "a name stands for one state for ever"
+    count = 'SELECT count(*) AS n FROM "references"'
+    assert db.ask(store, count, at=then).read_all()["n"].to_pylist() == [1]
+    assert db.ask(store, count).read_all()["n"].to_pylist() == [2]
+    with pytest.raises(UserError, match="snapshot 'nope' is not in the archive"):
+        db.ask(store, count, at="nope")
+
+
+def test_other_readers_see_ordinary_delta_tables(store) -> None:
+    import polars as pl
+
+    store.write("one", {"references": references("a")})
+    assert pl.scan_delta(str(store.layout.table("references"))).collect()["trajectory_id"].to_list() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (lambda root: None, "does not exist"),
+        (lambda root: root.mkdir(), "is not an archive"),
+        (lambda root: (root.mkdir(), (root / "reval.json").write_text("{")), "damaged"),
+        (lambda root: (root.mkdir(), (root / "reval.json").write_text(json.dumps({"format": 99}))), "newer reval"),
+    ],
+)
+def test_what_is_not_an_archive_is_refused_and_left_alone(tmp_path, prepare, words) -> None:
+    root = tmp_path / "there"
+    prepare(root)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=words):
+        Store(root)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_with_other_things_is_not_taken_over(tmp_path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="is not an archive"):
+        Store.create(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

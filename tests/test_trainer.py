@@ -1,0 +1,178 @@
+"""A pass is the same pass however it is cut up, and a pass goes on exactly where the one before ended."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reval import model as models
+from reval.batch import collate, micro_batches
+from reval.trainer import Settings, Trainer
+
+N = 12
+
+
+def rollouts() -> pa.Table:
+    generator = torch.Generator().manual_seed(0)
+
+    def tokens(low: int, high: int) -> list[int]:
+        n = int(torch.randint(low, high, (1,), generator=generator))
+        return torch.randint(3, 20, (n,), generator=generator).tolist()
+
+    return pa.table(
+        {
+            "trajectory_id": [f"t{i}" for i in range(N)],
+            "prompt_token_ids": [tokens(1, 9) for _ in range(N)],
+            "response_token_ids": [tokens(1, 14) for _ in range(N)],
+        }
+    )
+
+
+def settings(folder: Path, policy: Path, **changes) -> Settings:
+    made = Settings(
+        policy=str(policy),
+        optimizer=None,
+        policy_out=str(folder / "policy"),
+        optimizer_out=str(folder / "optimizer.safetensors"),
+        objective="reval",
+        beta=0.5,
+        learning_rate=1e-3,
+        adam_beta1=0.9,
+        adam_beta2=0.99,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        micro_batch_tokens=4096,
+        device="cpu",
+    )
+    return replace(made, **changes)
+
+
+def run(folder: Path, how: Settings, updates: list[list[int]], rows: pa.Table | None = None) -> pa.Table:
+    """Runs a pass whose updates are the given rows; returns what it wrote about them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = rollouts() if rows is None else rows
+    reference = Trainer().forward(how.policy, rows, device="cpu", micro_batch_tokens=64)
+    rows = rows.append_column("ref_logprob_sum", reference["logprob_sum"]).append_column("ref_value", reference["value"])
+    draws = [
+        {"update": u, "slot": s, "trajectory_id": f"t{row}", "weight": 1.0, "reward": row % 2, "baseline": 0.25}
+        for u, drawn in enumerate(updates)
+        for s, row in enumerate(drawn)
+    ]
+    pq.write_table(rows, folder / "rollouts.parquet")
+    pq.write_table(pa.Table.from_pylist(draws), folder / "draws.parquet")
+    (folder / "pass.json").write_text(json.dumps(asdict(how)))
+    Trainer().run_pass(folder)
+    return pq.read_table(folder / "updates.parquet")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "policy" / "model.safetensors")
+
+
+def gradient(policy: Path, prompts, responses, groups: list[list[int]]) -> torch.Tensor:
+    model = models.load(str(policy), torch.device("cpu"))
+    for rows in groups:
+        batch = collate([prompts[i] for i in rows], [responses[i] for i in rows])
+        scores = models.score(model, batch)
+        sums = models.sum_by_trajectory(scores.logp_N, batch) + scores.value_B
+        (sums.square().sum() / len(prompts)).backward()
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+def test_padding_and_micro_batches_change_nothing(model_folder) -> None:
+    table = rollouts()
+    prompts, responses = table["prompt_token_ids"].to_pylist(), table["response_token_ids"].to_pylist()
+    whole = gradient(model_folder, prompts, responses, [list(range(N))])
+    alone = gradient(model_folder, prompts, responses, [[i] for i in range(N)])
+    n_tokens = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
+    cut = gradient(model_folder, prompts, responses, list(micro_batches(n_tokens, 40)))
+    for other in (alone, cut):
+        torch.testing.assert_close(other, whole, rtol=1e-4, atol=1e-5 * whole.abs().max().item())
+
+
+def test_chunks_of_the_vocabulary_change_nothing(model_folder, monkeypatch) -> None:
+    table = rollouts()
+    prompts, responses = table["prompt_token_ids"].to_pylist(), table["response_token_ids"].to_pylist()
+    whole = gradient(model_folder, prompts, responses, [list(range(N))])
+    monkeypatch.setattr(models, "MAX_LOGITS", 100)  # three or four rows at a time
+    torch.testing.assert_close(
+        gradient(model_folder, prompts, responses, [list(range(N))]), whole, rtol=1e-4, atol=1e-5 * whole.abs().max().item()
+    )
+
+
+def test_a_pass_is_the_same_through_any_micro_batch(model_folder, tmp_path) -> None:
+    updates = [list(range(N)), [3, 1, 4, 5, 9, 2, 6]]
+    one = run(tmp_path / "a", settings(tmp_path / "a", model_folder), updates)
+    two = run(tmp_path / "b", settings(tmp_path / "b", model_folder, micro_batch_tokens=20), updates)
+    assert one["slot"].to_pylist() == two["slot"].to_pylist() == [*range(N), *range(7)]
+    for name in ("residual", "value_gap", "log_ratio", "target"):
+        torch.testing.assert_close(torch.tensor(one[name].to_pylist()), torch.tensor(two[name].to_pylist()), rtol=1e-3, atol=1e-4)
+
+
+def test_first_update_is_calibrated_and_says_its_target(model_folder, tmp_path) -> None:
+    rows = run(tmp_path, settings(tmp_path, model_folder), [list(range(N))])
+    # theta = ref: delta = -target = -(reward - 0.25) / 0.5, which is 0.5 for rows of reward 0 and -1.5 for the others.
+    expected = [0.5 if row % 2 == 0 else -1.5 for row in range(N)]
+    torch.testing.assert_close(torch.tensor(rows["residual"].to_pylist()), torch.tensor(expected), rtol=0, atol=1e-4)
+    assert rows["target"].to_pylist() == [-value for value in expected]
+
+
+def test_two_passes_are_one_pass_cut_in_two(model_folder, tmp_path) -> None:
+    """Weights and moments carry from pass to pass, bit for bit; without the moments they would not."""
+    updates = [list(range(N)), [0, 2, 5, 7], [1, 3, 11]]
+    run(tmp_path / "whole", settings(tmp_path / "whole", model_folder), updates)
+    first = settings(tmp_path / "first", model_folder)
+    run(tmp_path / "first", first, updates[:1])
+    # The reference stays the first policy, so its sums come from there.
+    folder = tmp_path / "second"
+    run(folder, settings(folder, model_folder), updates[1:])
+    second = settings(folder, Path(first.policy_out), optimizer=first.optimizer_out)
+    (folder / "pass.json").write_text(json.dumps(asdict(second)))
+    Trainer().run_pass(folder)
+    for name, expected in weights(tmp_path / "whole").items():
+        assert torch.equal(weights(folder)[name], expected), name
+    (folder / "pass.json").write_text(json.dumps(asdict(replace(second, optimizer=None))))
+    Trainer().run_pass(folder)
+    assert any(not torch.equal(weights(folder)[name], w) for name, w in weights(tmp_path / "whole").items())
+
+
+def test_the_policy_is_an_ordinary_folder(model_folder, tmp_path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run(tmp_path, settings(tmp_path, model_folder), [[0, 1]])
+    before, after = Path(model_folder), tmp_path / "policy"
+    assert sorted(p.name for p in after.iterdir()) == sorted(p.name for p in before.iterdir())
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (after / name).read_bytes() == (before / name).read_bytes()
+    assert AutoTokenizer.from_pretrained(after).decode([4, 5]) == "12"
+    assert AutoModelForCausalLM.from_pretrained(after).config.tie_word_embeddings
+
+
+def test_what_is_not_finite_stops_the_pass_by_name(model_folder, tmp_path) -> None:
+    how = settings(tmp_path, model_folder)
+    run(tmp_path, how, [[0, 1, 2]])
+    table = pq.read_table(tmp_path / "rollouts.parquet")
+    broken = [float("nan") if name == "t1" else 0.0 for name in table["trajectory_id"].to_pylist()]
+    pq.write_table(table.set_column(3, "ref_logprob_sum", pa.array(broken)), tmp_path / "rollouts.parquet")
+    before = weights(tmp_path)
+    with pytest.raises(FloatingPointError, match="update 0, trajectory t1: residual is nan"):
+        Trainer().run_pass(tmp_path)
+    assert all(torch.equal(before[name], value) for name, value in weights(tmp_path).items())
+
+
+def test_empty_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        collate([[1], [2]], [[3], []])
+
+
+def test_micro_batches_hold_every_row_once_within_the_budget() -> None:
+    n_tokens = [5, 9, 2, 2, 7, 30, 1]
+    groups = list(micro_batches(n_tokens, 18))
+    assert sorted(row for group in groups for row in group) == list(range(7))
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(n_tokens[row] for row in group) <= 18
