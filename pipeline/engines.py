@@ -3,6 +3,7 @@
 An engine lives in a process of its own (engine_process.py); `EngineProcess` is the same interface seen from outside.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -75,8 +76,14 @@ class EngineProcess:
         self.dtype, self.context_tokens = "", 0
         self._log, self._options = log, options
         self._worker: Worker | None = None
+        self._shape: dict[str, Any] = {}
 
     def load(self, location: str) -> None:
+        # In place only into a model of the same shape: vLLM would take what fits of another and say nothing.
+        shape = _shape(location)
+        if shape != self._shape:
+            self.close()
+            self._shape = shape
         if self._worker is None:
             self._worker = Worker("pipeline.engine_process", log=self._log, environment=ENVIRONMENT)
             self._worker.call("start", name=self.name, options=self._options)
@@ -105,6 +112,19 @@ class EngineProcess:
         if self._worker is not None:
             self._worker.close()
             self._worker = None
+
+
+def _shape(location: str) -> dict[str, Any]:
+    """What a policy's config says of its architecture.
+
+    Raises:
+        UserError: it has none that can be read.
+    """
+    try:
+        found: dict[str, Any] = json.loads((Path(location) / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"policy {location}: its config.json cannot be read ({error})") from None
+    return {key: value for key, value in found.items() if key not in ("transformers_version", "dtype", "torch_dtype")}
 
 
 # vLLM reads these when it is imported.

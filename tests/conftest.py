@@ -29,9 +29,7 @@ def settings(**more: object) -> list[str]:
     return [word for key, value in {**SMALL, **more}.items() for word in ("--set", f"{key}={value}")]
 
 
-def reval(
-    *words: str, cwd: Path, code: int = 0, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def reval(*words: str, cwd: Path, code: int = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs the command and holds its exit code against `code`."""
     done = subprocess.run(
         [*REVAL, *words], cwd=cwd, env={**environment(cwd), **(env or {})}, capture_output=True, text=True, timeout=600

@@ -21,7 +21,11 @@ def test_worked_numbers() -> None:
     # and since V + log pi(a1) is the raw logit of a1: delta = 1 - 0 - 1.5.
     logits, ref = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 0.0])
     sums = Sums(
-        logits.log_softmax(0)[:1], logits.logsumexp(0)[None], ref.log_softmax(0)[:1], ref.logsumexp(0)[None], torch.tensor([1.5])
+        logits.log_softmax(0)[:1],
+        logits.logsumexp(0)[None],
+        ref.log_softmax(0)[:1],
+        ref.logsumexp(0)[None],
+        torch.tensor([1.5]),
     )
     residual = bellman.reval(sums)
     torch.testing.assert_close(residual.value_gap_B, torch.tensor([0.6201145]))

@@ -49,7 +49,7 @@ def files(store: Store) -> dict[str, int]:
 def test_only_questions_are_answered(store, statement) -> None:
     (store.layout.root.parent / "outside.csv").write_text("secret\n1\n")
     before = files(store)
-    with pytest.raises(UserError, match="^SQL: [^\n]+$"):
+    with pytest.raises(UserError, match=r"^SQL: [^\n]+$"):
         db.ask(store, statement.format(root=store.layout.root)).read_all()
     assert files(store) == before
 

@@ -29,7 +29,9 @@ def verdict(**changes) -> pa.Table:
 
 
 def test_conform_orders_and_casts() -> None:
-    rows = conform(verdict().select(["seconds", "verdict", "verifier_id", "trajectory_id", "reward", "extracted_answer"]), "verdicts")
+    rows = conform(
+        verdict().select(["seconds", "verdict", "verifier_id", "trajectory_id", "reward", "extracted_answer"]), "verdicts"
+    )
     assert rows.schema == TABLES["verdicts"].schema
     # A column of nulls has no type of its own; an integer that fits a float is the same number.
     assert conform(verdict(reward=1), "verdicts")["reward"].to_pylist() == [1.0]

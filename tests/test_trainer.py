@@ -101,7 +101,10 @@ def test_chunks_of_the_vocabulary_change_nothing(model_folder, monkeypatch) -> N
     whole = gradient(model_folder, prompts, responses, [list(range(N))])
     monkeypatch.setattr(models, "MAX_LOGITS", 100)  # three or four rows at a time
     torch.testing.assert_close(
-        gradient(model_folder, prompts, responses, [list(range(N))]), whole, rtol=1e-4, atol=1e-5 * whole.abs().max().item()
+        gradient(model_folder, prompts, responses, [list(range(N))]),
+        whole,
+        rtol=1e-4,
+        atol=1e-5 * whole.abs().max().item(),
     )
 
 
@@ -111,7 +114,9 @@ def test_a_pass_is_the_same_through_any_micro_batch(model_folder, tmp_path) -> N
     two = run(tmp_path / "b", settings(tmp_path / "b", model_folder, micro_batch_tokens=20), updates)
     assert one["slot"].to_pylist() == two["slot"].to_pylist() == [*range(N), *range(7)]
     for name in ("residual", "value_gap", "log_ratio", "target"):
-        torch.testing.assert_close(torch.tensor(one[name].to_pylist()), torch.tensor(two[name].to_pylist()), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            torch.tensor(one[name].to_pylist()), torch.tensor(two[name].to_pylist()), rtol=1e-3, atol=1e-4
+        )
 
 
 def test_first_update_is_calibrated_and_says_its_target(model_folder, tmp_path) -> None:

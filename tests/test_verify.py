@@ -87,7 +87,7 @@ def test_real_solutions_agree_with_their_labels(pool) -> None:
         for value in row.values():
             if isinstance(value, dict) and "solution" in value and "A: " in value["solution"]:
                 answer = value["solution"].rsplit("A: ", 1)[1].strip()
-                pairs.append((row["ground_truth"].rsplit("#### ", 1)[1].strip(), rf"\boxed{{{answer}}}"))
+                pairs.append((row["ground_truth"].rsplit("A: ", 1)[1].strip(), rf"\boxed{{{answer}}}"))
                 labels.append(value["is_correct"])
     assert len(pairs) > 300
     verdicts = [outcome.values["verdict"] == "correct" for outcome in judge(pool, pairs)]

@@ -1,0 +1,314 @@
+"""The real command, with real vLLM under a real Prefect server: what comes out is whole and fits together."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import db
+from pipeline.store import Store
+from schemas import TABLES
+from tests.conftest import REVAL, environment, reval, settings
+
+UPDATES, DRAWS, FRESH = 3, 40, 12 * 4
+
+
+def ask(home: Path, statement: str) -> list[tuple]:
+    return db.connect(Store(home / "archive")).execute(statement).fetchall()
+
+
+def test_ids_are_conserved_from_prompt_to_update(home) -> None:
+    # Every rollout answers a known training prompt and has its tokens, its verdict, and its place in a whole group.
+    assert ask(home, "SELECT count(*), count(DISTINCT trajectory_id) FROM trajectories") == [(2 * FRESH, 2 * FRESH)]
+    joined = "FROM trajectories t JOIN prompts p USING (prompt_id) JOIN responses r USING (trajectory_id) JOIN verdicts v USING (trajectory_id)"
+    assert ask(home, f"SELECT count(*) {joined} WHERE p.split = 'train'") == [(2 * FRESH,)]
+    assert ask(
+        home, "SELECT DISTINCT count(*), min(sample_index), max(sample_index) FROM trajectories GROUP BY group_id"
+    ) == [(4, 0, 3)]
+    # Every draw is of a rollout of this run or an earlier iteration, with its own reward; every update row has its draw.
+    bad = "SELECT d.* FROM draws d LEFT JOIN verdicts v USING (trajectory_id) WHERE v.reward IS DISTINCT FROM d.reward"
+    assert ask(home, bad) == []
+    assert ask(home, "SELECT pass_id, update, slot FROM draws EXCEPT SELECT pass_id, update, slot FROM updates") == []
+    assert ask(home, "SELECT pass_id, update, slot FROM updates EXCEPT SELECT pass_id, update, slot FROM draws") == []
+    sizes = ask(home, "SELECT pass_id, update, source, count(*) FROM draws GROUP BY ALL ORDER BY ALL")
+    assert sizes == [
+        (f"arithmetic-{i:04d}", update, source, n)
+        for i in (1, 2)
+        for update, source, n in ((0, "fresh", FRESH), (1, "replay", DRAWS), (2, "replay", DRAWS))
+    ]
+
+
+def test_ids_are_those_the_trainer_would_make(home) -> None:
+    """Token ids are archived, not text made ids again; and text is what they decode to."""
+    from transformers import AutoTokenizer
+
+    store = Store(home / "archive")
+    location = ask(home, "SELECT location FROM policies WHERE parent_id IS NULL")[0][0]
+    tokenizer = AutoTokenizer.from_pretrained(store.layout.resolve(location))
+    rows = ask(
+        home,
+        "SELECT p.problem, r.prompt_token_ids, r.response_token_ids, r.response_text, t.n_prompt_tokens, t.n_response_tokens, "
+        "len(r.behaviour_logprobs), t.finish_reason "
+        "FROM responses r JOIN trajectories t USING (trajectory_id) JOIN prompts p USING (prompt_id)",
+    )
+    for problem, prompt_ids, ids, text, n_prompt, n_response, n_logprobs, finish in rows:
+        assert tokenizer.decode(prompt_ids) == problem
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+        assert (len(prompt_ids), len(ids), len(ids)) == (n_prompt, n_response, n_logprobs)
+        assert (finish == "stop") == (ids[-1] == tokenizer.eos_token_id)
+
+
+def test_first_pass_is_calibrated_through_the_whole_pipeline(home) -> None:
+    """At the first update of a pass whose reference is its parent, θ = ref: δ is minus the target, for every row."""
+    rows = ask(
+        home,
+        "SELECT max(abs(u.value_gap)), max(abs(u.log_ratio)), max(abs(u.residual + u.target)), max(abs(u.target)) FROM updates u "
+        "JOIN passes p USING (pass_id) WHERE p.iteration = 1 AND u.update = 0",
+    )
+    value_gap, log_ratio, residual, target = rows[0]
+    assert max(value_gap, log_ratio, residual) < 1e-4
+    assert target > 0.1
+    worked = "SELECT count(*) FROM draws d JOIN updates u USING (pass_id, update, slot) WHERE abs((d.reward - d.baseline) / 1.0 - u.target) > 1e-12"
+    assert ask(home, worked) == [(0,)]
+
+
+def test_baseline_is_the_group_mean(home) -> None:
+    rows = ask(
+        home,
+        "WITH g AS (SELECT t.group_id, avg(v.reward) AS mean FROM trajectories t JOIN verdicts v USING (trajectory_id) GROUP BY 1) "
+        "SELECT count(*) FROM draws d JOIN trajectories t USING (trajectory_id) JOIN g USING (group_id) WHERE abs(d.baseline - g.mean) > 1e-12",
+    )
+    assert rows == [(0,)]
+
+
+def test_reference_resets_are_new_references(home) -> None:
+    """Resets every 2 iterations: both passes stand on the base policy."""
+    assert ask(home, "SELECT DISTINCT reference_id = base_policy_id FROM passes JOIN runs USING (run_id)") == [(True,)]
+    assert (
+        ask(home, 'SELECT count(*), count(DISTINCT trajectory_id) FROM "references"')[0][0]
+        == ask(home, "SELECT count(DISTINCT trajectory_id) FROM draws")[0][0]
+    )
+
+
+def test_the_engine_ran_the_policy_it_claims(home) -> None:
+    checks = ask(home, "SELECT policy_id, n_tokens, mean_abs_logprob_gap FROM engine_checks ORDER BY iteration")
+    assert [row[0] for row in checks][1] == "arithmetic-0001"
+    assert all(n > 0 and gap < 1e-4 for _, n, gap in checks)
+    assert ask(home, "SELECT DISTINCT engine FROM trajectories") == [("vllm",)]
+
+
+def test_progress_has_a_row_per_iteration_from_the_base(home) -> None:
+    rows = ask(
+        home,
+        "SELECT iteration, n_fresh, n_replayed, train_reward, heldout_accuracy, seconds_train FROM progress ORDER BY 1",
+    )
+    assert [row[:3] for row in rows] == [(0, 0, 0), (1, FRESH, 2 * DRAWS), (2, FRESH, 2 * DRAWS)]
+    assert all(row[4] is not None for row in rows)
+    assert all(row[3] is not None and row[5] > 0 for row in rows[1:])
+    stages = ask(home, "SELECT stage, count(*) FROM snapshots WHERE iteration = 2 GROUP BY 1 ORDER BY 1")
+    names = ("draw", "evaluate", "generate", "iteration", "reference", "score", "train")
+    assert stages == [(stage, 1) for stage in names]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_keys_are_unique(home, name) -> None:
+    key = ", ".join(f'"{column}"' for column in TABLES[name].key)
+    assert ask(home, f'SELECT {key} FROM "{name}" GROUP BY {key} HAVING count(*) > 1') == []
+
+
+def test_splits_share_no_problem(home) -> None:
+    assert ask(home, "SELECT problem FROM prompts GROUP BY problem HAVING count(DISTINCT split) > 1") == []
+    assert ask(home, "SELECT count(*) FROM evaluations JOIN prompts USING (prompt_id) WHERE split <> 'heldout'") == [(0,)]
+
+
+def test_sql_formats(home, tmp_path) -> None:
+    import polars as pl
+
+    statement = (
+        "SELECT iteration, count(*) AS n, avg(reward) AS reward FROM rollouts GROUP BY iteration ORDER BY iteration"
+    )
+    csv = reval("sql", "--format", "csv", statement, cwd=home).stdout
+    assert csv.splitlines()[0] == "iteration,n,reward"
+    assert [line.split(",")[:2] for line in csv.splitlines()[1:]] == [["1", str(FRESH)], ["2", str(FRESH)]]
+    lines = reval("sql", "--format", "json", statement, cwd=home).stdout.splitlines()
+    assert [json.loads(line)["n"] for line in lines] == [FRESH, FRESH]
+    out = subprocess.run(
+        [*REVAL, "sql", "--format", "parquet", statement],
+        cwd=home,
+        env=environment(home),
+        capture_output=True,
+        check=True,
+    )
+    (tmp_path / "x.parquet").write_bytes(out.stdout)
+    assert pl.read_parquet(tmp_path / "x.parquet")["n"].to_list() == [FRESH, FRESH]
+    assert str(FRESH) in reval("sql", statement, cwd=home).stdout
+
+
+def test_status(home) -> None:
+    out = reval("status", cwd=home).stdout
+    assert "arithmetic-0002" in out
+    assert "trajectories" in out
+
+
+MISTAKES = [
+    (("iterate", "--recipe", "arithmetik"), "did you mean arithmetic"),
+    (("iterate", "--set", "train.bta=1"), "did you mean train.beta"),
+    (("iterate", "--set", "train.beta=-1"), "greater than 0"),
+    (("iterate", "--run", "No Good"), "run name"),
+    (("iterate", "--set", "policy.base=/nowhere"), "policy.base"),
+    (("iterate", "--set", "policy.base=."), "not a model folder"),
+    (("retrain", "--policy", "nobody"), "policy 'nobody' is not in"),
+    (("evaluate", "nobody"), "policy 'nobody' is not in"),
+    (("score", "--run", "nobody"), "no run nobody"),
+    (("sql", "SELECT"), "SQL: "),
+    (("sql", "DROP VIEW prompts"), "only asks"),
+    (("sql", "--at", "nope", "SELECT 1"), "snapshot 'nope'"),
+    (("status", "--archive", "missing"), "does not exist"),
+    (("retrain", "--archive", "missing"), "does not exist"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
+def test_mistakes_end_with_one_line_and_code_2(home, words, message) -> None:
+    before = Store(home / "archive").versions()
+    done = reval(*words, cwd=home, code=2)
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert Store(home / "archive").versions() == before
+    assert not (home / "missing").exists()
+
+
+def test_other_settings_under_the_same_name_are_refused(home) -> None:
+    done = reval("iterate", "--run", "arithmetic", *settings(**{"train.beta": 0.5}), cwd=home, code=2)
+    assert "run arithmetic: train.beta 1.0 → 0.5 since it began; choose another run name" in done.stderr
+
+
+def test_port_in_use(home) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        done = reval("up", "--port", str(port), cwd=home, code=2)
+    assert f"port {port} cannot be used" in done.stderr
+
+
+def test_retrain_needs_no_engine(home, tmp_path) -> None:
+    """In an environment where importing vllm raises, a new policy comes of archived rollouts, and no new rollout."""
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").write_text("raise ImportError('no vllm here')")
+    path = os.pathsep.join([str(tmp_path), environment(home)["PYTHONPATH"]])
+    probe = [sys.executable, "-c", "import vllm"]
+    assert subprocess.run(probe, env={**environment(home), "PYTHONPATH": path}, capture_output=True).returncode != 0
+    before = ask(home, "SELECT count(*) FROM trajectories")
+    reval("retrain", "--passes", "2", "--run", "again", *settings(), cwd=home, env={"PYTHONPATH": path})
+    assert ask(home, "SELECT count(*) FROM trajectories") == before
+    assert ask(home, "SELECT policy_id, parent_id FROM policies WHERE run_id = 'again' ORDER BY 1")[1] == (
+        "again-0002",
+        "again-0001",
+    )
+    drawn = ask(
+        home, "SELECT source, count(*), count(DISTINCT trajectory_id) FROM draws WHERE pass_id LIKE 'again-%' GROUP BY 1"
+    )
+    assert drawn[0][:2] == ("replay", 2 * UPDATES * DRAWS)
+    assert drawn[0][2] > 72, "the whole archive, not the recipe's window"
+
+
+@pytest.fixture
+def killed(tmp_path) -> Path:
+    """A user's folder whose run was killed, with every process of it, as soon as its second iteration had rollouts."""
+    command = [*REVAL, "iterate", "--iterations", "2", *settings(**{"runtime.engine": "transformers"})]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    try:
+        while time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+            if (tmp_path / "archive" / "reval.json").exists() and ask(tmp_path, "SELECT count(*) FROM trajectories") == [
+                (2 * FRESH,)
+            ]:
+                break
+        assert process.poll() is None, "it ended before it could be killed"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    return tmp_path
+
+
+def test_killed_and_run_again(killed) -> None:
+    """kill -9 in mid-run; the same command goes on with the same run, loses no committed row and repeats none."""
+    kept = ask(killed, "SELECT trajectory_id FROM trajectories ORDER BY 1")
+    done = reval("iterate", "--iterations", "2", *settings(**{"runtime.engine": "transformers"}), cwd=killed)
+    assert "run arithmetic goes on at iteration 2" in done.stderr
+    assert ask(killed, "SELECT trajectory_id FROM trajectories ORDER BY 1") == kept
+    assert ask(killed, "SELECT run_id, max(iteration) FROM progress GROUP BY 1") == [("arithmetic", 2)]
+    for name, table in TABLES.items():
+        key = ", ".join(f'"{column}"' for column in table.key)
+        assert ask(killed, f'SELECT {key} FROM "{name}" GROUP BY {key} HAVING count(*) > 1') == [], name
+    again = reval("iterate", "--iterations", "2", "--run", "arithmetic", *settings(), cwd=killed)
+    assert "run arithmetic has its 2 iterations" in again.stderr
+
+
+def test_prefect_deployment(home, tmp_path) -> None:
+    """`reval up` in one terminal, `prefect deployment run reval/retrain --watch` in another; Ctrl-C stops all of it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {
+        **environment(tmp_path),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+    }
+    log = tmp_path / "up.log"
+    with log.open("w") as output:
+        up = subprocess.Popen(
+            [*REVAL, "up", "--port", str(port)], cwd=home, env=env, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 90
+        while "serves reval/iterate and reval/retrain" not in log.read_text():
+            assert up.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+
+        def deployed(name: str, **parameters: object) -> subprocess.CompletedProcess[str]:
+            words = [word for key, value in parameters.items() for word in ("-p", f"{key}={json.dumps(value)}")]
+            command = [sys.executable, "-m", "prefect", "deployment", "run", f"reval/{name}", "--watch", *words]
+            return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=300)
+
+        overrides = {key: value for word in settings()[1::2] for key, value in [word.split("=")]}
+        typed = {key: json.loads(value) for key, value in overrides.items()}
+        done = deployed("retrain", passes=1, run="deployed", overrides=typed, archive=str(home / "archive"))
+        assert done.returncode == 0, done.stdout + done.stderr + log.read_text()
+        assert ask(home, "SELECT count(*) FROM policies WHERE run_id = 'deployed'") == [(1,)]
+        refused = deployed("iterate", iterations=0)
+        assert refused.returncode == 1
+        assert "0 is less than the minimum of 1" in " ".join((refused.stdout + refused.stderr).split())
+        seen = json.loads(
+            subprocess.run(
+                [sys.executable, "-c", SEEN], cwd=home, env=env, capture_output=True, text=True, check=True, timeout=60
+            ).stdout
+        )
+        assert seen["parameters"]["run"] == "deployed"
+        assert seen["tasks"] == ["draw-1", "reference-1", "train-1"]
+    finally:
+        up.send_signal(signal.SIGINT)
+        code = up.wait(60)
+    assert code == 0, log.read_text()
+    assert "Traceback" not in log.read_text()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", port))  # the server is gone
+
+
+SEEN = """
+import json
+from prefect.client.orchestration import get_client
+with get_client(sync_client=True) as client:
+    run = client.read_flow_runs()[0]
+    tasks = sorted(task.name for task in client.read_task_runs())
+    print(json.dumps({"parameters": run.parameters, "tasks": tasks}))
+"""
