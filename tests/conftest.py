@@ -11,7 +11,7 @@ import pytest
 REVAL = [sys.executable, "-m", "flows.cli"]
 # A run small enough for tests; the base policy stops almost at once and is wrong most of the time.
 SMALL = {
-    "policy.target_accuracy": 0.02,
+    "policy.target_accuracy": 0.1,
     "generate.prompts_per_iteration": 12,
     "generate.samples_per_prompt": 4,
     "replay.updates_per_iteration": 3,

@@ -206,7 +206,8 @@ def test_retrain_needs_no_engine(home, tmp_path) -> None:
     probe = [sys.executable, "-c", "import vllm"]
     assert subprocess.run(probe, env={**environment(home), "PYTHONPATH": path}, capture_output=True).returncode != 0
     before = ask(home, "SELECT count(*) FROM trajectories")
-    reval("retrain", "--passes", "2", "--run", "again", *settings(), cwd=home, env={"PYTHONPATH": path})
+    whole = settings(**{"replay.window_trajectories": "all"})  # the flow's default, which the small run's own overrides
+    reval("retrain", "--passes", "2", "--run", "again", *whole, cwd=home, env={"PYTHONPATH": path})
     assert ask(home, "SELECT count(*) FROM trajectories") == before
     assert ask(home, "SELECT policy_id, parent_id FROM policies WHERE run_id = 'again' ORDER BY 1")[1] == (
         "again-0002",
@@ -301,6 +302,7 @@ def test_prefect_deployment(home, tmp_path) -> None:
     assert code == 0, log.read_text()
     assert "Traceback" not in log.read_text()
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", port))  # the server is gone
 
 
