@@ -1,10 +1,17 @@
-"""The embedded default: two-digit sums and differences, and a small model that half knows them.
+r"""The embedded default: two-digit sums and differences, and a small model that half knows them.
 
 Problems are all (a ± b) with two-digit a and b, split by a keyed digest. The model is an ordinary Qwen2 in an ordinary
-Hugging Face folder with a character tokenizer, pre-trained on worked examples until it solves about `target_accuracy`
-of the held-out problems greedily. Everything follows from the seeds: on one machine the same weights, bit for bit.
+Hugging Face folder with a character tokenizer, pre-trained on worked examples, all of them right, of two ways to answer:
+
+    37+85= \boxed{122}            at once
+    37+85= 12 11 \boxed{122}      units, then tens, without carrying; the answer is 10 · tens + units
+
+It sees mostly the second first and mostly the first last, so it answers at once and is right two times in five, while
+one sample in four works it out and is right more often. What reinforcement has to find is that working it out pays.
+Everything follows from the seeds: on one machine the same weights, bit for bit.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +23,18 @@ N_HELDOUT = 400
 CHARACTERS = "0123456789+-=\\{} boxed"
 
 # Measured choices; see benchmarks/LOG.md.
-HIDDEN, LAYERS, HEADS, INTERMEDIATE, CONTEXT = 128, 3, 4, 384, 64
-BATCH, LEARNING_RATE, CHECK_EVERY, MAX_STEPS = 256, 2e-3, 50, 4000
+HIDDEN, LAYERS, HEADS, INTERMEDIATE, CONTEXT = 128, 2, 4, 384, 64
+BATCH, LEARNING_RATE, WARM_UP, CHECK_EVERY, MAX_STEPS = 128, 1.5e-3, 50, 10, 3000
+ADAM_BETAS, WEIGHT_DECAY, MAX_GRAD_NORM = (0.9, 0.98), 0.01, 1.0
+# Phase 1 until it solves this multiple of the target, then phase 2 at a share of the learning rate.
+FIRST_TARGET, SECOND_RATE = 1.75, 0.2
+WORKED_SHARE = (0.90, 0.25)
+MAX_GREEDY_WORKED = 0.1  # phase 2 goes on until it answers at once
+TYPICAL_STEPS = 450
+N_CHECKED = 400
+
+# A problem's token ids, and its two right answers': at once, and worked.
+Example = tuple[list[int], tuple[list[int], list[int]]]
 
 
 def problems(seed: int) -> list[tuple[str, str, Split]]:
@@ -32,17 +49,25 @@ def problems(seed: int) -> list[tuple[str, str, Split]]:
     return [(*problem, Split.HELDOUT if i < N_HELDOUT else Split.TRAIN) for i, problem in enumerate(shuffled)]
 
 
-def worked(answer: str) -> str:
-    """A worked answer as the model is taught to write it."""
-    return f" \\boxed{{{answer}}}"
+def answers(problem: str) -> tuple[str, str]:
+    r"""The two right answers as the model is taught to write them.
+
+    >>> answers("37-85=")
+    (' \\boxed{-48}', ' 2 -5 \\boxed{-48}')
+    """
+    a, sign, b = problem[:2], problem[2], problem[3:5]
+    factor = 1 if sign == "+" else -1
+    tens, units = (int(x) + factor * int(y) for x, y in zip(a, b, strict=True))
+    at_once = f" \\boxed{{{10 * tens + units}}}"
+    return at_once, f" {units} {tens}{at_once}"
 
 
 def pretrain(
     folder: str, problems_seed: int, seed: int, target_accuracy: float, progress: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """Trains the base policy into `folder`.
+    """Trains the base policy into `folder`, which appears whole or not at all.
 
-    Stops at the first check at which it solves `target_accuracy` of the held-out problems greedily.
+    Stops at the first check at which it solves `target_accuracy` of some training problems greedily and at once.
 
     Returns:
         accuracy on the held-out problems, steps, and n_parameters.
@@ -57,54 +82,70 @@ def pretrain(
 
     tokenizer = make_tokenizer()
     model = make_model(tokenizer, seed)
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    by_split: dict[Split, list[Example]] = {Split.TRAIN: [], Split.HELDOUT: []}
+    for problem, _, split in problems(problems_seed):
+        at_once, worked = ([*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in answers(problem))
+        by_split[split].append((tokenizer(problem)["input_ids"], (at_once, worked)))
+    checked, pool = by_split[Split.TRAIN][:N_CHECKED], by_split[Split.TRAIN][N_CHECKED:]
 
-    def encode(split: Split) -> list[tuple[list[int], list[int]]]:
-        chosen = [(problem, answer) for problem, answer, part in problems(problems_seed) if part == split]
-        return [
-            (tokenizer(problem)["input_ids"], [*tokenizer(worked(answer))["input_ids"], tokenizer.eos_token_id])
-            for problem, answer in chosen
-        ]
-
-    examples, heldout = encode(Split.TRAIN), encode(Split.HELDOUT)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=ADAM_BETAS, weight_decay=WEIGHT_DECAY)
+    phase = 0
     for step in range(1, MAX_STEPS + 1):
-        chosen = torch.randint(len(examples), (BATCH,), generator=generator).tolist()
-        batch = collate(*zip(*(examples[i] for i in chosen), strict=True))
+        rate = LEARNING_RATE * min(1.0, step / WARM_UP) * (SECOND_RATE if phase else 1.0)
+        optimizer.param_groups[0]["lr"] = rate
+        drawn = torch.randint(len(pool), (BATCH,), generator=generator).tolist()
+        ways = (torch.rand(BATCH, generator=generator) < WORKED_SHARE[phase]).tolist()
+        batch = collate([pool[i][0] for i in drawn], [pool[i][1][way] for i, way in zip(drawn, ways, strict=True)])
         optimizer.zero_grad(set_to_none=True)
         (-score(model, batch).logp_N.mean()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
         optimizer.step()
+        progress(min(step, TYPICAL_STEPS - 1), TYPICAL_STEPS)
         if step % CHECK_EVERY == 0:
-            accuracy = greedy_accuracy(model, heldout)
-            # Time left is not known; the share of the way is.
-            progress(int(100 * min(1.0, accuracy / max(target_accuracy, 1e-9))), 100)
-            if accuracy >= target_accuracy:
+            accuracy, worked_share = greedy(model, checked)
+            if phase == 0 and accuracy >= FIRST_TARGET * target_accuracy:
+                phase = 1
+            elif phase == 1 and accuracy >= target_accuracy and worked_share < MAX_GREEDY_WORKED:
                 break
     else:
-        raise RuntimeError(
-            f"the arithmetic model solves {accuracy:.0%} after {MAX_STEPS} steps, not {target_accuracy:.0%}"
-        )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return {"accuracy": accuracy, "steps": step, "n_parameters": n_parameters}
+        raise RuntimeError(f"the arithmetic model did not reach {target_accuracy:.0%} in {MAX_STEPS} steps")
+
+    temporary = Path(folder).with_name(f".{Path(folder).name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"accuracy": greedy(model, by_split[Split.HELDOUT])[0], "steps": step, "n_parameters": n_parameters}
 
 
-def greedy_accuracy(model: Any, examples: Sequence[tuple[list[int], list[int]]]) -> float:
-    """Share of examples whose response greedy decoding would reproduce.
+def greedy(model: Any, examples: Sequence[Example]) -> tuple[float, float]:
+    """What greedy decoding would come to, without decoding.
 
-    It does if and only if each of its tokens is the most likely one after those before it, so one forward pass tells.
+    It reproduces a response if and only if each token is the most likely one after those before it, so one forward pass
+    a way tells.
+
+    Returns:
+        the share of problems it would answer with one of their two right answers, and the share it would work out.
     """
     import torch
 
     from reval.batch import collate
 
-    batch = collate(*zip(*examples, strict=True))
-    with torch.no_grad():
-        best_BT = model(batch.token_ids_BT).logits.argmax(-1)
-    missed = batch.row_N[best_BT[batch.row_N, batch.position_N] != batch.target_N]
-    return 1 - len(missed.unique()) / len(examples)
+    solved = torch.zeros(len(examples), dtype=torch.bool)
+    for way in (0, 1):
+        batch = collate([prompt for prompt, _ in examples], [right[way] for _, right in examples])
+        with torch.no_grad():
+            best_N = model(batch.token_ids_BT).logits[batch.row_N, batch.position_N].argmax(-1)
+        missed = torch.zeros(len(examples), dtype=torch.bool)
+        missed[batch.row_N[best_N != batch.target_N]] = True
+        solved |= ~missed
+        if way == 0:  # both ways begin with a space; the token after it tells which one it is
+            second = batch.first_B + 1
+            worked = best_N[second] != batch.target_N[second]
+    return solved.float().mean().item(), worked.float().mean().item()
 
 
 def make_tokenizer() -> Any:
@@ -141,22 +182,8 @@ def make_model(tokenizer: Any, seed: int, **changes: Any) -> Any:
         "num_key_value_heads": HEADS,
         "intermediate_size": INTERMEDIATE,
         "max_position_embeddings": CONTEXT,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": False,
     }
     model = Qwen2ForCausalLM(Qwen2Config(**{**shape, **changes}, dtype=torch.float32, **ends))
     model.generation_config = GenerationConfig(**ends)
     return model.eval()
-
-
-def write_base(folder: str, progress: Callable[[int, int], None], **how: Any) -> dict[str, Any]:
-    """`pretrain` into a folder that appears whole or not at all."""
-    import shutil
-
-    final = Path(folder)
-    temporary = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    result = pretrain(str(temporary), progress=progress, **how)
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
-    return result

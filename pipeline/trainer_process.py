@@ -17,7 +17,7 @@ def main() -> None:
         return {}
 
     def pretrain(folder: str, progress: Progress, **how: Any) -> dict[str, Any]:
-        return arithmetic.write_base(folder, progress, **how)
+        return arithmetic.pretrain(folder, progress=progress, **how)
 
     def forward(location: str, table: Any, progress: Progress, **how: Any) -> Any:
         return trainer.forward(location, table, progress=progress, **how)

@@ -35,7 +35,7 @@ class Policy(Section):
     seed: int = Field(0, ge=0, lt=2**31)
     """`arithmetic` only: its first weights and the order of its worked examples."""
     target_accuracy: float = Field(0.4, ge=0, le=1)
-    """`arithmetic` only: its pre-training stops when it solves this share of held-out problems greedily."""
+    """`arithmetic` only: its pre-training stops when it solves about this share of problems greedily."""
 
 
 class Generate(Section):

@@ -55,7 +55,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder with the arithmetic tokenizer and random weights, output layer tied to the embedding."""
-    return random_model(tmp_path_factory.mktemp("model") / "tied", seed=1)
+    return random_model(tmp_path_factory.mktemp("model") / "tied", seed=1, tie_word_embeddings=True)
 
 
 def random_model(folder: Path, seed: int, **changes: object) -> Path:
