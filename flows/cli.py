@@ -181,7 +181,7 @@ def evaluate(
         evaluate_policy(store, config, processes, policy)
     finally:
         processes.close()
-    answer = db.rows(db.connect(store), "accuracy", policy_id=policy)
+    answer = db.query(store, "accuracy", policy_id=policy)
     _print_table(answer.column_names, [tuple(row.values()) for row in answer.to_pylist()])
 
 
@@ -216,10 +216,9 @@ def status(archive: Archive = DEFAULT_ARCHIVE) -> None:
     from pipeline.store import Store
 
     store = Store(archive)
-    connection = db.connect(store)
     typer.echo(f"{store.layout.root}")
     for name in ("runs_status", "tables_status"):
-        found = db.rows(connection, name)
+        found = db.query(store, name)
         _print_table(found.column_names, [tuple(row.values()) for row in found.to_pylist()])
 
 

@@ -42,11 +42,7 @@ def end(run: Run, iteration: int, seconds: float | None = None) -> None:
 
 def line(run: Run, iteration: int) -> str:
     """One line about an iteration."""
-    row = db.connect(run.store).sql(
-        "SELECT * FROM progress WHERE run_id = $run AND iteration = $iteration",
-        params={"run": run.run_id, "iteration": iteration},
-    )
-    found = row.pl().row(0, named=True)
+    found = run.query("progress_of", run_id=run.run_id, iteration=iteration).to_pylist()[0]
     seconds = " ".join(
         f"{stage} {found[f'seconds_{stage}']:.1f}" for stage in STAGES if found[f"seconds_{stage}"] is not None
     )

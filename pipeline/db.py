@@ -7,7 +7,8 @@ Two ways in, over the same views:
   write files in DuckDB 2.0 and pass for SELECT and EXPLAIN; `allowed_directories` lets them.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,27 @@ def sql(name: str) -> str:
     return (SQL / f"{name}.sql").read_text()
 
 
-def connect(store: Store, versions: Versions | None = None) -> duckdb.DuckDBPyConnection:
-    """A connection with a view per table and the derived views, at `versions` (default: the newest)."""
+def connect(store: Store, versions: Versions | None = None, *, only: str | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection with a view per table and the derived views, at `versions` (default: the newest).
+
+    Args:
+        only: SQL; just the views it mentions are made, which is most of the time of a small query.
+    """
     connection = duckdb.connect(":memory:")
-    for name, files in _pinned(store, versions).items():
-        if files:
+    tables, views = _mentioned(only)
+    for name in tables:
+        if files := _files(store, name, versions):
             listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
             connection.execute(f'CREATE VIEW "{name}" AS SELECT * FROM read_parquet([{listed}])')
         else:
             connection.register(name, TABLES[name].schema.empty_table())
-    _derive(connection)
+    _derive(connection, views)
     return connection
+
+
+def query(store: Store, name: str, /, **inputs: Any) -> pa.Table:
+    """The result of `pipeline/sql/NAME.sql` with its named inputs, over the archive as it is now."""
+    return rows(connect(store, only=sql(name)), name, **inputs)
 
 
 def rows(connection: duckdb.DuckDBPyConnection, name: str, /, **inputs: Any) -> pa.Table:
@@ -64,14 +75,16 @@ def ask(store: Store, statement: str, at: str | None = None) -> pa.RecordBatchRe
         raise UserError(
             f"SQL: one SELECT or EXPLAIN is allowed, not {kinds}: this only asks, it never changes the archive"
         )
-    for name, files in _pinned(store, snapshot_versions(store, at) if at else None).items():
+    versions = snapshot_versions(store, at) if at else None
+    for name in TABLES:
+        files = _files(store, name, versions)
         source = pds.dataset(files, schema=TABLES[name].schema) if files else TABLES[name].schema.empty_table()
         connection.register(f"_{name}", source)
         connection.execute(f'CREATE VIEW "{name}" AS SELECT * FROM "_{name}"')
         for column in TABLES[name].columns:
             comment = column.comment.replace("'", "''")
             connection.execute(f"""COMMENT ON COLUMN "{name}"."{column.name}" IS '{comment}'""")
-    _derive(connection)
+    _derive(connection, VIEWS)
     connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     try:
         reader = connection.sql(statement).to_arrow_reader()
@@ -94,7 +107,8 @@ def snapshot_versions(store: Store, snapshot_id: str) -> Versions:
     Raises:
         UserError: there is no such snapshot.
     """
-    found = connect(store).execute("SELECT versions FROM snapshots WHERE snapshot_id = $1", [snapshot_id]).fetchone()
+    statement = "SELECT versions FROM snapshots WHERE snapshot_id = $1"
+    found = connect(store, only=statement).execute(statement, [snapshot_id]).fetchone()
     if found is None:
         raise UserError(
             f"snapshot {snapshot_id!r} is not in the archive; "
@@ -103,15 +117,27 @@ def snapshot_versions(store: Store, snapshot_id: str) -> Versions:
     return dict(found[0])
 
 
-def _pinned(store: Store, versions: Versions | None) -> dict[str, list[str]]:
-    """Files of every table at `versions`; tables made since then are empty, snapshots is always the newest."""
-    if versions is None:
-        return {name: store.files(name) for name in TABLES}
-    return {name: store.files(name, versions.get(name, None if name == "snapshots" else 0)) for name in TABLES}
+def _mentioned(statement: str | None) -> tuple[list[str], list[str]]:
+    """The tables and derived views that a statement, or a view it stands on, mentions; all for null."""
+    if statement is None:
+        return list(TABLES), list(VIEWS)
+    views: list[str] = []
+    for name in reversed(VIEWS):
+        if re.search(rf"\b{name}\b", statement):
+            views.insert(0, name)
+            statement += sql(f"views/{name}")
+    return [name for name in TABLES if re.search(rf"\b{name}\b", statement)], views
 
 
-def _derive(connection: duckdb.DuckDBPyConnection) -> None:
-    for name in VIEWS:
+def _files(store: Store, name: str, versions: Versions | None) -> list[str]:
+    """Files of a table at `versions`; a table made since then is empty, snapshots is always the newest."""
+    if versions is None or name == "snapshots":
+        return store.files(name)
+    return store.files(name, versions.get(name, 0))
+
+
+def _derive(connection: duckdb.DuckDBPyConnection, views: Sequence[str]) -> None:
+    for name in views:
         connection.execute(f"CREATE VIEW {name} AS {sql(f'views/{name}')}")
 
 

@@ -53,8 +53,8 @@ def shards(
     asked = [(0.0, 1), (config.generate.temperature, n_sampled)]
     for temperature, n_samples in asked[: 2 if n_sampled else 1]:
         names = {"policy_id": policy_id, "benchmark": prompts.benchmark(config), "temperature": temperature}
-        work = db.rows(
-            db.connect(store),
+        work = db.query(
+            store,
             "heldout_prompts",
             source=prompts.source(config),
             max_prompts=config.evaluate.max_prompts,

@@ -120,7 +120,7 @@ class Run:
 
     def query(self, name: str, **inputs: Any) -> pa.Table:
         """The rows of `pipeline/sql/NAME.sql` over the archive as it is now."""
-        return db.rows(db.connect(self.store), name, **inputs)
+        return db.query(self.store, name, **inputs)
 
     def next_iteration(self) -> int:
         """The first iteration that has not ended."""
@@ -135,7 +135,7 @@ def policy_location(store: Store, policy_id: str) -> str:
         UserError: the archive has no such policy, or its folder is gone.
     """
     statement = "SELECT location FROM policies WHERE policy_id = $1"
-    found = db.connect(store).execute(statement, [policy_id]).fetchone()
+    found = db.connect(store, only=statement).execute(statement, [policy_id]).fetchone()
     if found is None:
         raise UserError(
             f"policy {policy_id!r} is not in {store.layout.root}; "
@@ -188,13 +188,12 @@ def open_run(
 
 
 def _names(store: Store) -> set[str]:
-    return {name for (name,) in db.connect(store).execute("SELECT run_id FROM runs").fetchall()}
+    statement = "SELECT run_id FROM runs"
+    return {name for (name,) in db.connect(store, only=statement).execute(statement).fetchall()}
 
 
 def _unfinished(store: Store, flow: str, config: Config, policy_id: str | None) -> str | None:
-    found = db.rows(
-        db.connect(store), "unfinished_runs", flow=flow, config=config.record_json(), base_policy_id=policy_id
-    )
+    found = db.query(store, "unfinished_runs", flow=flow, config=config.record_json(), base_policy_id=policy_id)
     return found["run_id"][0].as_py() if len(found) else None
 
 
