@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from pipeline.layout import ARCHIVE
-from schemas import UserError, check_name
+from schemas import UserError
 
 app = typer.Typer(
     help="Offline RL for language models whose replay buffer is a versioned dataset on disk.\n\n"
@@ -69,10 +69,11 @@ def init(recipe: Recipe = "arithmetic", archive: Archive = DEFAULT_ARCHIVE, set_
     """Make an archive with a recipe's questions and base policy. `iterate` does this too where it is missing."""
     from pipeline import policies, prompts
     from pipeline.recipes import load
-    from pipeline.run import Processes
+    from pipeline.run import Processes, check
     from pipeline.store import Store
 
     config = load(recipe, set_ or [])
+    check("init", config, archive)
     store = Store.create(archive)
     processes = Processes(config, store)
     try:
@@ -109,11 +110,10 @@ def iterate(
     from flows.report import curve
     from flows.server import reporting
     from pipeline.recipes import load
+    from pipeline.run import check
     from pipeline.store import Store
 
-    load(recipe, set_ or [], iterations=iterations)  # a mistake shows before anything starts
-    if run is not None:
-        check_name("run", run)
+    check("iterate", load(recipe, set_ or [], iterations=iterations), archive, name=run)  # before anything starts
     with reporting():
         from flows.iterate import iterate as flow
 
@@ -143,12 +143,12 @@ def retrain(
     """Train a new policy from the archived rollouts of every run. No engine, not one new token."""
     from flows.server import reporting
     from pipeline.recipes import load
+    from pipeline.run import check, policy_location
     from pipeline.store import Store
 
-    load(recipe, set_ or [])
-    if run is not None:
-        check_name("run", run)
-    Store(archive)
+    check("retrain", load(recipe, set_ or []), archive, name=run)
+    if policy is not None:
+        policy_location(Store(archive), policy)
     with reporting():
         from flows.retrain import retrain as flow
 

@@ -12,14 +12,16 @@ from pipeline.workers import Worker
 from reval.config import Config
 from schemas import UserError, digest
 
+EMBEDDED = "arithmetic"
+
 
 def base_policy(store: Store, config: Config, trainer: Callable[[], Worker]) -> str:
     """The id of the recipe's base policy; adds it to the archive if it is not there.
 
     Raises:
-        UserError: `policy.base` is no folder with a model in it, nor a name the hub knows.
+        UserError: see `find_base`.
     """
-    if config.policy.base == "arithmetic":
+    if config.policy.base == EMBEDDED:
         return _embedded(store, config, trainer)
     return _external(store, config.policy.base)
 
@@ -49,7 +51,12 @@ def _embedded(store: Store, config: Config, trainer: Callable[[], Worker]) -> st
     return policy_id
 
 
-def _external(store: Store, base: str) -> str:
+def find_base(base: str) -> Path:
+    """The folder of a user's own base policy, fetched from the hub if it is a hub's name.
+
+    Raises:
+        UserError: it is neither a folder with a model in it, nor a name the hub knows.
+    """
     folder = Path(base).expanduser()
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
@@ -62,7 +69,13 @@ def _external(store: Store, base: str) -> str:
     folder = folder.resolve()
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise UserError(f"policy.base {folder} is not a model folder: it wants config.json and *.safetensors files")
+    return folder
+
+
+def _external(store: Store, base: str) -> str:
     from reval.model import weights_digest
+
+    folder = find_base(base)
 
     weights = weights_digest(folder)
     stem = re.sub(r"[^a-z0-9._-]+", "-", Path(base).name.lower()).strip("-.") or "policy"

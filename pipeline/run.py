@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import db, prompts
-from pipeline.engines import EngineProcess
-from pipeline.policies import base_policy
+from pipeline.engines import EngineProcess, installed_version
+from pipeline.policies import EMBEDDED, base_policy, find_base
 from pipeline.store import Store
 from pipeline.workers import Pool, Worker
 from reval.config import Config, differences
@@ -144,6 +144,23 @@ def policy_location(store: Store, policy_id: str) -> str:
     return store.layout.resolve(found[0])
 
 
+def check(flow: str, config: Config, archive: str | Path, *, name: str | None = None) -> None:
+    """Finds what is wrong with a request before anything is made for it.
+
+    Raises:
+        UserError: the run's name cannot be one, the engine is not installed, the base policy is not to be had, or
+            `archive` is, or holds, something else.
+    """
+    if name is not None:
+        check_name("run", name)
+    if flow == "iterate":
+        installed_version(config.runtime.engine)
+    if flow == "retrain" or not Store.vacant(archive):
+        Store(archive)
+    if config.policy.base != EMBEDDED:
+        find_base(config.policy.base)
+
+
 @contextmanager
 def open_run(
     flow: str,
@@ -168,8 +185,7 @@ def open_run(
         UserError: the name belongs to a run with other settings (the message names the first that differs), or there is
             no run to go on with and none may begin.
     """
-    if name is not None:
-        check_name("run", name)
+    check(flow, config, archive, name=name)
     store = Store.create(archive) if begin and flow == "iterate" else Store(archive)
     run_id = name or _unfinished(store, flow, config, policy_id)
     if not begin and (run_id is None or run_id not in _names(store)):

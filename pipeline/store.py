@@ -46,9 +46,8 @@ class Store:
         Raises:
             UserError: `root` holds other files, or an archive of a newer format.
         """
-        layout = Layout(Path(root).expanduser().resolve())
-        begun = layout.root.is_dir() and {p.name for p in layout.root.iterdir()} <= {*TABLES, "reval.tmp"}
-        if not layout.marker.exists() and (begun or not layout.root.exists()):
+        if cls.vacant(root):
+            layout = Layout(Path(root).expanduser().resolve())
             try:
                 layout.root.mkdir(parents=True, exist_ok=True)
                 for table in TABLES.values():
@@ -59,6 +58,14 @@ class Store:
             except OSError as error:
                 raise UserError(f"archive {root} cannot be made: {error}; choose another with --archive") from error
         return cls(root)
+
+    @staticmethod
+    def vacant(root: str | Path) -> bool:
+        """Whether an archive can be made at `root`: there is nothing, or one that was begun and never finished."""
+        layout = Layout(Path(root).expanduser().resolve())
+        if layout.marker.exists() or not layout.root.exists():
+            return not layout.root.exists()
+        return layout.root.is_dir() and {path.name for path in layout.root.iterdir()} <= {*TABLES, "reval.tmp"}
 
     def _table(self, name: str) -> DeltaTable:
         """The table at its newest version."""

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import db
+from pipeline import db, generate, recipes
+from pipeline.run import open_run
 from pipeline.store import Store
 from schemas import TABLES
-from tests.conftest import REVAL, environment, reval, settings
+from tests.conftest import REVAL, SMALL, environment, random_model, reval, settings
 
 UPDATES, DRAWS, FRESH = 3, 40, 12 * 4
 
@@ -235,9 +236,26 @@ def killed(tmp_path) -> Path:
                 break
         assert process.poll() is None, "it ended before it could be killed"
     finally:
+        children = descendants(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait()
+    assert len(children) >= 4, "engine, trainer, verifiers, server"
+    while any(alive(pid) for pid in children):  # each sees that its parent is gone, and goes
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     return tmp_path
+
+
+def descendants(pid: int) -> list[int]:
+    found = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+    return found + [below for child in found for below in descendants(child)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_killed_and_run_again(killed) -> None:
@@ -252,6 +270,26 @@ def test_killed_and_run_again(killed) -> None:
         assert ask(killed, f'SELECT {key} FROM "{name}" GROUP BY {key} HAVING count(*) > 1') == [], name
     again = reval("iterate", "--iterations", "2", "--run", "arithmetic", *settings(), cwd=killed)
     assert "run arithmetic has its 2 iterations" in again.stderr
+
+
+def test_an_engine_with_other_weights_is_found_out(tmp_path, monkeypatch) -> None:
+    """A policy of one's own as the base; the engine then keeps older weights and says nothing: nothing is committed."""
+    base, other = (str(random_model(tmp_path / name, seed)) for seed, name in ((1, "base"), (2, "other")))
+    config = recipes.load("arithmetic", {**SMALL, "policy.base": base, "runtime.engine": "transformers"})
+    with open_run("iterate", config, tmp_path / "archive") as run:
+        assert run.base_policy_id.startswith("base-")
+        real = run.processes.engine
+        monkeypatch.setattr(run.processes, "engine", lambda location: real(other))
+        with pytest.raises(generate.WrongWeights, match="it runs other weights"):
+            generate.generate(run, 1)
+        assert (
+            ask(tmp_path, "SELECT count(*) FROM trajectories")
+            == ask(tmp_path, "SELECT count(*) FROM responses")
+            == [(0,)]
+        )
+        monkeypatch.undo()
+        generate.generate(run, 1)
+        assert ask(tmp_path, "SELECT count(*) FROM trajectories") == [(FRESH,)]
 
 
 def test_prefect_deployment(home, tmp_path) -> None:
