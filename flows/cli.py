@@ -1,5 +1,7 @@
 """The `reval` command. A mistake is one line and exit code 2; imports wait until a command needs them."""
 
+import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -120,13 +122,13 @@ def iterate(
         run_id = flow(recipe, iterations, run, set_ or [], str(archive), verbose)
     statement, found = curve(Store(archive), run_id)
     _print_table(found.columns, found.rows())
-    where = "" if archive == DEFAULT_ARCHIVE else f" --archive {archive}"
+    me, where = _myself(), "" if archive == DEFAULT_ARCHIVE else f" --archive {archive}"
     typer.echo(
-        f'\nThat was: reval sql{where} "{statement}"\n\nTry next:\n'
-        f'  reval sql{where} "SELECT iteration, problem, response_text, verdict FROM rollouts USING SAMPLE 9"\n'
-        f'  reval sql{where} "SELECT source, count(*), avg(age_iterations) FROM draws GROUP BY 1"\n'
-        f"  reval retrain{where}     a new policy from the archived rollouts, without one new token\n"
-        f"  reval status{where}      what the archive holds"
+        f'\nThat was: {me} sql{where} "{statement}"\n\nTry next:\n'
+        f'  {me} sql{where} "SELECT iteration, problem, response_text, verdict FROM rollouts USING SAMPLE 9"\n'
+        f'  {me} sql{where} "SELECT source, count(*), avg(age_iterations) FROM draws GROUP BY 1"\n'
+        f"  {me} retrain{where}     a new policy from the archived rollouts, without one new token\n"
+        f"  {me} status{where}      what the archive holds"
     )
 
 
@@ -157,7 +159,7 @@ def retrain(
     from pipeline import db
 
     policy_id = db.ask(Store(archive), newest).read_all()["policy_id"][0]
-    typer.echo(f"run {run_id} made {policy_id}; reval evaluate {policy_id} says how good it is")
+    typer.echo(f"run {run_id} made {policy_id}; {_myself()} evaluate {policy_id} says how good it is")
 
 
 @command
@@ -248,6 +250,11 @@ _stage("score", "Stage by stage, 2: judge the rollouts that no one has judged.")
 _stage("draw", "Stage by stage, 3: draw which rollouts each update trains on.")
 _stage("reference", "Stage by stage, 4: the reference policy's two sums for what was drawn.")
 _stage("train", "Stage by stage, 5: train on the draws, which ends the iteration.")
+
+
+def _myself() -> str:
+    """This command as it can be typed here."""
+    return "reval" if shutil.which("reval") or not sys.argv[0].endswith("reval") else os.path.relpath(sys.argv[0])
 
 
 def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:

@@ -25,6 +25,10 @@ from schemas import TABLES, UserError, conform, digest
 
 Versions = dict[str, int]
 
+# Reading a log costs what came after its last checkpoint. Measured over 400 snapshots: 33 ms each at 100 commits, which
+# is Delta's default, 18 ms at 25; at 10 it is 15 ms, and the log grows twice as fast.
+CHECKPOINT_COMMITS = 25
+
 
 class Store:
     """Handles on the tables of one archive. Cheap to make; holds no locks and no open files."""
@@ -52,7 +56,12 @@ class Store:
                 layout.root.mkdir(parents=True, exist_ok=True)
                 for table in TABLES.values():
                     DeltaTable.create(
-                        str(layout.table(table.name)), table.schema, mode="ignore", name=table.name, description=table.doc
+                        str(layout.table(table.name)),
+                        table.schema,
+                        mode="ignore",
+                        name=table.name,
+                        description=table.doc,
+                        configuration={"delta.checkpointInterval": str(CHECKPOINT_COMMITS)},
                     )
                 layout.claim()
             except OSError as error:
