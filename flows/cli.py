@@ -145,12 +145,11 @@ def retrain(
     """Train a new policy from the archived rollouts of every run. No engine, not one new token."""
     from flows.server import reporting
     from pipeline.recipes import load
-    from pipeline.run import check, policy_location
+    from pipeline.run import check
     from pipeline.store import Store
 
-    check("retrain", load(recipe, set_ or []), archive, name=run)
-    if policy is not None:
-        policy_location(Store(archive), policy)
+    defaults = {"replay.window_trajectories": "all"}
+    check("retrain", load(recipe, set_ or [], defaults=defaults), archive, name=run, policy_id=policy)
     with reporting():
         from flows.retrain import retrain as flow
 
@@ -174,10 +173,12 @@ def evaluate(
     from pipeline import db
     from pipeline.evaluate import evaluate_policy
     from pipeline.recipes import load
-    from pipeline.run import Processes
+    from pipeline.run import Processes, check
     from pipeline.store import Store
 
-    config, store = load(recipe, set_ or []), Store(archive)
+    config = load(recipe, set_ or [])
+    check("evaluate", config, archive, policy_id=policy)
+    store = Store(archive)
     processes = Processes(config, store, verbose=verbose)
     try:
         evaluate_policy(store, config, processes, policy)
@@ -208,7 +209,11 @@ def sql(
         found = reader.read_all()
         _print_table(found.column_names, [tuple(row.values()) for row in found.to_pylist()])
     else:
-        write(reader, format_.value, sys.stdout.buffer)
+        try:
+            write(reader, format_.value, sys.stdout.buffer)
+            sys.stdout.flush()
+        except BrokenPipeError:  # `| head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @command

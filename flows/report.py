@@ -28,14 +28,16 @@ def iterations(run: Run) -> Iterator[int]:
     else:
         log.info("run %s begins from %s", run.run_id, run.base_policy_id)
     for iteration in range(first, run.config.iterations + 1):
+        # An iteration that was begun before has no wall time of its own.
+        resumed = any(run.has_ended(iteration, stage) for stage in ("generate", "draw"))
         began = time.perf_counter()
         yield iteration
-        end(run, iteration, time.perf_counter() - began)
+        end(run, iteration, None if resumed else time.perf_counter() - began)
         log.info(line(run, iteration))
 
 
 def end(run: Run, iteration: int, seconds: float | None = None) -> None:
-    """Writes that the iteration is over; null seconds: its stages were run one by one."""
+    """Writes that the iteration is over; null seconds: it did not run in one go."""
     name = f"{run.run_id}/{iteration}/iteration"
     run.store.snapshot(name, "iteration", run_id=run.run_id, iteration=iteration, seconds=seconds)
 

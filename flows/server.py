@@ -1,8 +1,8 @@
 """A Prefect server on loopback, with its state in one folder and nothing sent anywhere.
 
-`up` keeps one in the foreground with the deployments. `reporting` finds it, or starts a passing one over the same
-database, so that a flow started from the command line shows up in the same history. Enter either before prefect is
-imported: it reads its settings then.
+`up` keeps one in the foreground with the deployments. `reporting` finds one on the usual port, or starts a passing one
+over the same database, so that a flow started from the command line shows up in the same history. Enter either before
+prefect is imported: it reads its settings then.
 """
 
 import asyncio

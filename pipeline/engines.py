@@ -5,18 +5,16 @@ An engine lives in a process of its own (engine_process.py); `EngineProcess` is 
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from pipeline.workers import Worker
+from pipeline.workers import Progress, Worker
 from schemas import UserError
 from schemas.enums import FinishReason
-
-Progress = Callable[[int, int], None]
 
 COMPLETIONS = pa.schema(
     [
@@ -54,12 +52,11 @@ class Engine(Protocol):
         seed: int,
         progress: Progress,
     ) -> pa.Table:
-        """`n` responses to each prompt, as COMPLETIONS ordered by prompt and sample; temperature 0 is greedy and wants
-        n = 1. Log-probs are those of the distribution sampled from. The same call twice gives the same tokens on one
-        CPU machine; elsewhere not necessarily.
-        """
+        """`n` responses to each prompt, as COMPLETIONS ordered by prompt and sample.
 
-    def close(self) -> None: ...
+        Temperature 0 is greedy and wants n = 1. Log-probs are those of the distribution sampled from, and of temperature
+        1 for greedy. The same call twice gives the same tokens on one CPU machine; elsewhere not necessarily.
+        """
 
 
 class EngineProcess:
@@ -85,7 +82,9 @@ class EngineProcess:
             self.close()
             self._shape = shape
         if self._worker is None:
-            self._worker = Worker("pipeline.engine_process", log=self._log, environment=ENVIRONMENT)
+            level = "WARNING" if self._log else "INFO"
+            environment = {"VLLM_LOGGING_LEVEL": level, **ENVIRONMENT}
+            self._worker = Worker("pipeline.engine_process", log=self._log, environment=environment)
             self._worker.call("start", name=self.name, options=self._options)
         loaded, _ = self._worker.call("load", location=location)
         self.dtype, self.context_tokens = loaded["dtype"], loaded["context_tokens"]
@@ -133,7 +132,6 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"),  # GiB
-    "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
     "TOKENIZERS_PARALLELISM": "false",
 }
 
@@ -227,9 +225,6 @@ class VllmEngine:
                 columns["finish_reason"].append(sample.finish_reason if known else FinishReason.ABORT)
         return pa.table(columns, COMPLETIONS)
 
-    def close(self) -> None:
-        self._llm = None
-
 
 class _Reporter:
     """The part of tqdm that vLLM uses: it passes requests through as they are added, and counts them as they end."""
@@ -287,7 +282,8 @@ class TransformersEngine:
         torch.manual_seed(seed)
         stops = self._model.generation_config.eos_token_id
         stops = [stops] if isinstance(stops, int) else list(stops or [])
-        # Everything is said here: a model's own generation config may ask for top-p, top-k or penalties.
+        # Everything is said here: what is left out would be filled in from the model's own generation config.
+        self._model.generation_config = GenerationConfig(eos_token_id=stops or None)
         how = GenerationConfig(
             max_new_tokens=max_tokens,
             do_sample=temperature > 0,
@@ -313,21 +309,20 @@ class TransformersEngine:
             steps = [step.float().log_softmax(-1).gather(-1, new[:, t, None]) for t, step in enumerate(out.scores)]
             logps = torch.cat(steps, dim=1).tolist()
             for (index, sample), tokens, logp in zip(part, new.tolist(), logps, strict=True):
-                end = next((t + 1 for t, token in enumerate(tokens) if token in stops), None)
+                room = self.context_tokens - len(prompts[index])
+                stop = next((t + 1 for t, token in enumerate(tokens[:room]) if token in stops), None)
+                end = stop or room
                 rows.append(
                     {
                         "prompt_index": index,
                         "sample_index": sample,
                         "response_token_ids": tokens[:end],
                         "behaviour_logprobs": logp[:end],
-                        "finish_reason": FinishReason.LENGTH if end is None else FinishReason.STOP,
+                        "finish_reason": FinishReason.LENGTH if stop is None else FinishReason.STOP,
                     }
                 )
             progress(len(rows), len(wanted))
         return pa.Table.from_pylist(rows, COMPLETIONS)
-
-    def close(self) -> None:
-        self._model = None
 
 
 ENGINES = {engine.name: engine for engine in (VllmEngine, TransformersEngine)}

@@ -6,8 +6,10 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import db, prompts
+from pipeline.engine_check import check_weights
 from pipeline.materialise import Shard, commit, materialise
 from pipeline.progress import bar
 from pipeline.run import Processes, Run, policy_location
@@ -50,9 +52,13 @@ def shards(
     store: Store, config: Config, processes: Processes, policy_id: str, n_sampled: int, title: str
 ) -> Iterator[Shard]:
     """The answers a policy still owes: one greedy to each held-out prompt, `n_sampled` at generation's temperature."""
-    asked = [(0.0, 1), (config.generate.temperature, n_sampled)]
-    for temperature, n_samples in asked[: 2 if n_sampled else 1]:
-        names = {"policy_id": policy_id, "benchmark": prompts.benchmark(config), "temperature": temperature}
+    wanted = [(0.0, 1), (config.generate.temperature, n_sampled)]
+    for temperature, n_samples in wanted[: 2 if n_sampled else 1]:
+        names: dict[str, Any] = {
+            "policy_id": policy_id,
+            "benchmark": prompts.benchmark(config),
+            "temperature": temperature,
+        }
         work = db.query(
             store,
             "heldout_prompts",
@@ -61,9 +67,19 @@ def shards(
             n_samples=n_samples,
             **names,
         )
-        if len(work):
-            name = digest("evaluate", policy_id, temperature, n_samples, *work["prompt_id"].to_pylist())
-            compute = partial(_answers, store, config, processes, work, names, n_samples, title)
+        # Mostly all or nothing; a larger k than last time adds the answers that are missing.
+        for n_answered in sorted(set(work["n_answered"].to_pylist())):
+            part = work.filter(pc.field("n_answered") == n_answered)
+            name = digest(
+                "evaluate",
+                policy_id,
+                names["benchmark"],
+                temperature,
+                n_answered,
+                n_samples,
+                *part["prompt_id"].to_pylist(),
+            )
+            compute = partial(_answers, store, config, processes, part, names, (n_answered, n_samples), title)
             yield Shard(name, ("evaluations",), compute)
 
 
@@ -73,9 +89,15 @@ def _answers(
     processes: Processes,
     work: pa.Table,
     names: Mapping[str, Any],
-    n_samples: int,
+    samples: tuple[int, int],
     title: str,
 ) -> dict[str, pa.Table]:
+    """Answers number samples[0] to samples[1] - 1 of each prompt of `work`.
+
+    Raises:
+        WrongWeights: the engine does not run the policy; nothing is kept.
+    """
+    first, n_samples = samples[0], samples[1] - samples[0]
     location = policy_location(store, names["policy_id"])
     encoded = prompts.encode(location, config.prompts, work["problem"].to_pylist())
     engine = processes.engine(location)
@@ -86,14 +108,19 @@ def _answers(
             n=n_samples,
             temperature=names["temperature"],
             max_tokens=config.generate.max_response_tokens,
-            seed=int(digest("evaluate", config.seed, names["policy_id"])[:7], 16),
+            seed=int(digest("evaluate", config.seed, names["policy_id"], first)[:7], 16),
             progress=progress,
         )
+    asked_ids = [encoded[fits[i]] for i in completions["prompt_index"].to_pylist()]
+    rollouts = completions.append_column("prompt_token_ids", pa.array(asked_ids, pa.list_(pa.int32())))
+    if processes.checked != location:
+        check_weights(engine, processes.trainer(), location, rollouts, names["temperature"], config.runtime)
+        processes.checked = location
     texts = prompts.decode(location, completions["response_token_ids"].to_pylist())
     rows: list[dict[str, Any]] = [
         {
             "row": fits[got["prompt_index"]],
-            "sample_index": got["sample_index"],
+            "sample_index": first + got["sample_index"],
             "finish_reason": got["finish_reason"],
             "n_response_tokens": len(got["response_token_ids"]),
             "response_text": text,
@@ -103,7 +130,7 @@ def _answers(
     # A prompt that does not fit is a question not answered, not a question less.
     unfit = {"finish_reason": FinishReason.PROMPT_TOO_LONG, "n_response_tokens": 0, "response_text": ""}
     for row in sorted(set(range(len(work))) - set(fits)):
-        rows += [{"row": row, "sample_index": sample, **unfit} for sample in range(n_samples)]
+        rows += [{"row": row, "sample_index": first + sample, **unfit} for sample in range(n_samples)]
     answers = pa.Table.from_pylist(rows)
     asked = work.take(answers["row"]).select(["prompt_id", "gold_answer"])
     answers = answers.drop_columns(["row"]).append_column("prompt_id", asked["prompt_id"])

@@ -5,26 +5,19 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline import prompts
-from pipeline.engines import COMPLETIONS, Engine, Progress
+from pipeline.engine_check import check_weights
+from pipeline.engines import COMPLETIONS, Engine
 from pipeline.materialise import Shard, materialise
 from pipeline.progress import bar
 from pipeline.run import Run
+from pipeline.workers import Progress
 from reval.config import Generate
-from schemas import digest
+from schemas import UserError, digest
 from schemas.enums import FinishReason
 
 TABLES = ("responses", "trajectories")
-CHECKED_ROLLOUTS = 64
-# Mean |engine - trainer| log-prob per token above which the engine is said to run other weights, by its weights' type.
-# Measured: 1e-7 in float32 on a CPU; consecutive policies of a run differ by 1e-2. bfloat16 rounds by about 1e-2.
-MAX_LOGPROB_GAP = {"float32": 1e-3, "bfloat16": 5e-2}
-
-
-class WrongWeights(Exception):
-    """The engine's log-probs are not those of the policy it claims to run. Nothing of the batch is kept."""
 
 
 def generate(run: Run, iteration: int) -> None:
@@ -39,6 +32,11 @@ def generate(run: Run, iteration: int) -> None:
             iteration=iteration,
             n_prompts=settings.prompts_per_iteration,
         )
+        if len(chosen) < settings.prompts_per_iteration:
+            raise UserError(
+                f"generate.prompts_per_iteration = {settings.prompts_per_iteration}: "
+                f"{prompts.source(run.config)} has {len(chosen)} training prompts"
+            )
         per_shard = max(1, settings.shard_trajectories // settings.samples_per_prompt)
         for number, start in enumerate(range(0, len(chosen), per_shard)):
             seed = int(digest("engine", run.config.seed, run.run_id, iteration, number)[:7], 16)
@@ -67,7 +65,11 @@ def _shard(run: Run, chosen: pa.Table, names: dict[str, Any], *, seed: int, chec
         "trajectories": rows.drop_columns(["prompt_token_ids", "response_token_ids", "behaviour_logprobs"]),
     }
     if check:
-        tables["engine_checks"] = _check(run, rows, names, engine.dtype)
+        location = run.location(names["policy_id"])
+        trainer, runtime = run.processes.trainer(), run.config.runtime
+        found = check_weights(engine, trainer, location, rows, run.config.generate.temperature, runtime)
+        run.processes.checked = location
+        tables["engine_checks"] = pa.Table.from_pylist([{**names, **found}])
     return tables
 
 
@@ -129,33 +131,3 @@ def rollouts(
     if next(made, None) is not None:
         raise RuntimeError("the engine returned more rollouts than were asked for")
     return pa.Table.from_pylist(rows)
-
-
-def _check(run: Run, rows: pa.Table, names: dict[str, Any], dtype: str) -> pa.Table:
-    """The engine's log-probs against the trainer's own forward on the first rollouts of a batch.
-
-    Raises:
-        WrongWeights: they are further apart than rounding explains.
-    """
-    sample = rows.filter(pc.field("n_response_tokens") > 0).slice(0, CHECKED_ROLLOUTS)
-    gaps: list[float] = []
-    if len(sample):
-        _, ours = run.processes.trainer().call(
-            "forward",
-            sample.select(["prompt_token_ids", "response_token_ids"]),
-            location=run.location(names["policy_id"]),
-            device=run.config.runtime.device,
-            micro_batch_tokens=run.config.runtime.micro_batch_tokens,
-            temperature=run.config.generate.temperature,
-        )
-        assert ours is not None
-        theirs = pc.list_flatten(sample["behaviour_logprobs"]).to_pylist()
-        gaps = [abs(a - b) for a, b in zip(pc.list_flatten(ours["logprobs"]).to_pylist(), theirs, strict=True)]
-    gap = sum(gaps) / max(1, len(gaps))
-    if not gap <= MAX_LOGPROB_GAP[dtype]:
-        raise WrongWeights(
-            f"run {names['run_id']}, iteration {names['iteration']}: the engine's log-probs are {gap:.4f} nats a token "
-            f"from those of {names['policy_id']} (at most {MAX_LOGPROB_GAP[dtype]} in {dtype}): it runs other weights; "
-            "the batch is not kept"
-        )
-    return pa.Table.from_pylist([{**names, "n_tokens": len(gaps), "mean_abs_logprob_gap": gap}])

@@ -42,9 +42,8 @@ class Layout:
         return self.root / "logs" / f"{name}.log"
 
     def resolve(self, location: str) -> str:
-        """A `policies.location` as a path or hub name that transformers and vLLM can load."""
-        inside = self.root / location
-        return str(inside) if inside.exists() else location
+        """A `policies.location` as a path: relative ones are inside the archive."""
+        return str(self.root / location)
 
     def relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
@@ -59,7 +58,7 @@ class Layout:
             what = "is not an archive (no reval.json in it)" if self.root.exists() else "does not exist"
             raise UserError(f"archive {self.root} {what}; make one with `reval init --archive {self.root}`")
         try:
-            found = json.loads(self.marker.read_text())["format"]
+            found = int(json.loads(self.marker.read_text())["format"])
         except (ValueError, KeyError, TypeError):
             raise UserError(f"archive {self.root}: reval.json is damaged; it should read {self._mark()!r}") from None
         if found > ARCHIVE_FORMAT:

@@ -33,12 +33,13 @@ def _embedded(store: Store, config: Config, trainer: Callable[[], Worker]) -> st
         "target_accuracy": config.policy.target_accuracy,
     }
     policy_id = f"arithmetic-base-{digest(*how.values())[:8]}"
-    if store.recover(policy_id, ("policies",)):
-        return policy_id
     folder = store.layout.weights(policy_id)
+    if store.recover(policy_id, ("policies",)):
+        _record(store, policy_id, folder)
+        return policy_id
     with bar("pre-train the arithmetic model") as progress:
         result, _ = trainer().call("pretrain", progress=progress, folder=str(folder), **how)
-    for path in (*folder.iterdir(), folder, folder.parent):
+    for path in (*folder.iterdir(), folder, folder.parent, store.layout.root):
         sync(path)
     log.info(
         "base policy %s: %s parameters, %d steps of pre-training, solves %.0f%% of the held-out problems",
@@ -80,12 +81,18 @@ def _external(store: Store, base: str) -> str:
     weights = weights_digest(folder)
     stem = re.sub(r"[^a-z0-9._-]+", "-", Path(base).name.lower()).strip("-.") or "policy"
     policy_id = f"{stem[:40]}-{weights[:8]}"
-    if not store.recover(policy_id, ("policies",)):
-        _record(store, policy_id, folder)
+    _record(store, policy_id, folder)
     return policy_id
 
 
 def _record(store: Store, policy_id: str, folder: Path) -> None:
+    """Adds the policy's row and the snapshot that shows it, as far as they are not there."""
+    if not store.recover(policy_id, ("policies",)):
+        store.write(policy_id, {"policies": _row(store, policy_id, folder)})
+    store.snapshot(f"{policy_id}/snapshot", "init")
+
+
+def _row(store: Store, policy_id: str, folder: Path) -> pa.Table:
     from reval.model import n_weights, tokenizer_digest, weights_digest
 
     inside = folder.is_relative_to(store.layout.root)
@@ -100,5 +107,4 @@ def _record(store: Store, policy_id: str, folder: Path) -> None:
         "location": store.layout.relative(folder) if inside else str(folder),
         "n_parameters": n_weights(folder),
     }
-    store.write(policy_id, {"policies": pa.Table.from_pylist([row])})
-    store.snapshot(f"{policy_id}/snapshot", "init")
+    return pa.Table.from_pylist([row])

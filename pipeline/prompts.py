@@ -8,7 +8,7 @@ import pyarrow as pa
 from pipeline import arithmetic
 from pipeline.store import Store
 from reval.config import Config, Prompts
-from schemas import digest
+from schemas import UserError, digest
 from schemas.enums import Split
 
 
@@ -19,16 +19,21 @@ def source(config: Config) -> str:
 
 
 def benchmark(config: Config) -> str:
-    """The name of a recipe's held-out questions."""
-    return f"{source(config)}/{Split.HELDOUT}"
+    """The name of a recipe's evaluation: its held-out questions and whatever else decides an answer to them."""
+    how = (config.prompts.template, config.generate.max_response_tokens, config.evaluate.max_prompts)
+    return f"{source(config)}/{Split.HELDOUT}@{digest(*how)[:6]}"
 
 
 def ensure(store: Store, config: Config) -> None:
     """Adds a recipe's questions to the archive if they are not there."""
     name = source(config)
     shard = f"prompts/{name}"
-    if store.recover(shard, ("prompts",)):
-        return
+    if not store.recover(shard, ("prompts",)):
+        store.write(shard, {"prompts": _rows(name, config)})
+    store.snapshot(f"{shard}/snapshot", "prompts")
+
+
+def _rows(name: str, config: Config) -> pa.Table:
     rows = [
         {
             "prompt_id": digest("prompt", name, problem, answer),
@@ -39,8 +44,7 @@ def ensure(store: Store, config: Config) -> None:
         }
         for problem, answer, split in arithmetic.problems(config.prompts.seed)
     ]
-    store.write(shard, {"prompts": pa.Table.from_pylist(rows)})
-    store.snapshot(f"{shard}/snapshot", "prompts")
+    return pa.Table.from_pylist(rows)
 
 
 @cache
@@ -48,7 +52,10 @@ def tokenizer(location: str) -> Any:
     """The tokenizer of a policy's folder; policies of a run share it, so callers pass the base policy's."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(location)
+    try:
+        return AutoTokenizer.from_pretrained(location)
+    except (OSError, ValueError) as error:
+        raise UserError(f"policy {location}: its tokenizer cannot be read ({str(error).splitlines()[0]})") from None
 
 
 def encode(location: str, settings: Prompts, problems: list[str]) -> list[list[int]]:

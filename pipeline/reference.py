@@ -17,7 +17,8 @@ def reference(run: Run, iteration: int) -> None:
         reference_id = run.reference_id(iteration)
         work = run.query("unreferenced", pass_id=run.policy_id(iteration), reference_id=reference_id)
         if len(work):
-            yield Shard(digest(*work["trajectory_id"].to_pylist()), ("references",), lambda: compute(work, reference_id))
+            name = digest(reference_id, *work["trajectory_id"].to_pylist())
+            yield Shard(name, ("references",), lambda: compute(work, reference_id))
 
     def compute(work: pa.Table, reference_id: str) -> Mapping[str, pa.Table]:
         with bar(f"reference, iteration {iteration}") as progress:

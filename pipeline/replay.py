@@ -38,10 +38,12 @@ def draw(run: Run, iteration: int) -> None:
         drawn = pa.concat_tables(
             db.rows(connection, rule, pass_id=pass_id, **how) for rule, how in schedule(run.config.replay, fresh=own)
         )
-        if not len(drawn):
+        n_fresh = connection.execute("SELECT count(*) FROM candidates WHERE age_iterations = 0").fetchone()
+        if not len(drawn) or (own and n_fresh == (0,)):
             raise UserError(
-                f"run {run.run_id}: there is nothing to train on: no judged rollout "
-                f"{'of this run ' if own else ''}in {run.store.layout.root}; see `reval status`"
+                f"run {run.run_id}, iteration {iteration}: there is nothing to train on: "
+                f"{'no rollout of it' if own else f'no rollout in {run.store.layout.root} that this policy can read'} "
+                'was judged; `reval sql "SELECT verdict, count(*) FROM verdicts GROUP BY 1"` says why'
             )
         return {"draws": drawn.append_column("pass_id", pa.array([pass_id] * len(drawn)))}
 

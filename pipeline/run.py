@@ -27,10 +27,12 @@ class Processes:
     """
 
     def __init__(self, config: Config, store: Store, *, verbose: bool = False) -> None:
-        self._runtime, self._store = config.runtime, store
+        self._runtime, self._score, self._store = config.runtime, config.score, store
         self._verbose = verbose
         self._engine: EngineProcess | None = None
         self._loaded: str | None = None
+        # The policy whose first batch was compared with the trainer since the engine took its weights.
+        self.checked: str | None = None
         self._trainer: Worker | None = None
 
     def engine(self, location: str) -> EngineProcess:
@@ -65,7 +67,7 @@ class Processes:
     def verifiers(self) -> Pool:
         n_workers = self._runtime.verifier_workers or len(os.sched_getaffinity(0))
         log = self._store.layout.log("verifier")
-        return Pool("pipeline.verifier_process", n_workers, self._runtime.verifier_seconds, log)
+        return Pool("pipeline.verifier_process", n_workers, self._score.max_seconds, log)
 
     @property
     def _take_turns(self) -> bool:
@@ -141,24 +143,37 @@ def policy_location(store: Store, policy_id: str) -> str:
             f"policy {policy_id!r} is not in {store.layout.root}; "
             '`reval sql "SELECT policy_id FROM policies"` lists those that are'
         )
-    return store.layout.resolve(found[0])
+    location = store.layout.resolve(found[0])
+    if not Path(location).is_dir():
+        raise UserError(f"policy {policy_id!r}: its folder {location} is gone")
+    return location
 
 
-def check(flow: str, config: Config, archive: str | Path, *, name: str | None = None) -> None:
+def check(
+    flow: str, config: Config, archive: str | Path, *, name: str | None = None, policy_id: str | None = None
+) -> None:
     """Finds what is wrong with a request before anything is made for it.
 
     Raises:
-        UserError: the run's name cannot be one, the engine is not installed, the base policy is not to be had, or
-            `archive` is, or holds, something else.
+        UserError: the run's name cannot be one or belongs to a run with other settings (the message names the first that
+            differs), the engine is not installed, a policy is not to be had, or `archive` is, or holds, something else.
     """
-    if name is not None:
-        check_name("run", name)
-    if flow == "iterate":
+    check_name("run", name or config.recipe)
+    if flow in ("iterate", "evaluate"):
         installed_version(config.runtime.engine)
-    if flow == "retrain" or not Store.vacant(archive):
-        Store(archive)
     if config.policy.base != EMBEDDED:
         find_base(config.policy.base)
+    if flow in ("iterate", "init") and Store.vacant(archive):
+        return
+    store = Store(archive)
+    if policy_id is not None:
+        policy_location(store, policy_id)
+    if name is not None and (found := _recorded(store, name)):
+        began, asked = json.loads(found["config"]), config.record()
+        theirs = {"flow": found["flow"], "base_policy": policy_id and found["base_policy_id"], **began}
+        ours = {"flow": flow, "base_policy": policy_id, **asked}
+        if changed := next(differences(ours, theirs), None):
+            raise UserError(f"run {name}: {changed} since it began; choose another run name or the old value")
 
 
 @contextmanager
@@ -182,54 +197,46 @@ def open_run(
         begin: make a new run if none of these settings is unfinished.
 
     Raises:
-        UserError: the name belongs to a run with other settings (the message names the first that differs), or there is
-            no run to go on with and none may begin.
+        UserError: see `check`; or there is no run to go on with and none may begin.
     """
-    check(flow, config, archive, name=name)
+    check(flow, config, archive, name=name, policy_id=policy_id)
     store = Store.create(archive) if begin and flow == "iterate" else Store(archive)
-    run_id = name or _unfinished(store, flow, config, policy_id)
-    if not begin and (run_id is None or run_id not in _names(store)):
-        raise UserError(f"no run {run_id or 'of these settings'} to go on with in {archive}; `reval generate` begins one")
+    if not begin and not (_recorded(store, name) if name else _unfinished(store, flow, config, policy_id)):
+        raise UserError(f"no run {name or 'of these settings'} to go on with in {archive}; `reval generate` begins one")
     processes = Processes(config, store, verbose=verbose)
     try:
         prompts.ensure(store, config)
         if policy_id is None:
             policy_id = base_policy(store, config, processes.trainer)
-        policy_location(store, policy_id)
-        run_id = run_id or _new_name(store, flow, config)
-        _record(store, run_id, flow, config, policy_id)
+        run_id = name or _unfinished(store, flow, config, policy_id) or _new_name(store, flow, config)
+        if not _recorded(store, run_id):
+            _record(store, run_id, flow, config, policy_id)
         yield Run(run_id, flow, config, store, policy_id, processes)
     finally:
         processes.close()
 
 
-def _names(store: Store) -> set[str]:
-    statement = "SELECT run_id FROM runs"
-    return {name for (name,) in db.connect(store, only=statement).execute(statement).fetchall()}
+def _recorded(store: Store, run_id: str) -> dict[str, Any] | None:
+    """What a run's row says; null: there is no such run."""
+    found = db.query(store, "run_recorded", run_id=run_id).to_pylist()
+    return found[0] if found else None
 
 
 def _unfinished(store: Store, flow: str, config: Config, policy_id: str | None) -> str | None:
-    found = db.query(store, "unfinished_runs", flow=flow, config=config.record_json(), base_policy_id=policy_id)
+    asked = {"flow": flow, "config": config.record_json(), "n_iterations": config.iterations}
+    found = db.query(store, "unfinished_runs", base_policy_id=policy_id, **asked)
     return found["run_id"][0].as_py() if len(found) else None
 
 
 def _new_name(store: Store, flow: str, config: Config) -> str:
-    stem = config.recipe if flow == "iterate" else flow
-    taken = _names(store)
-    return next(name for n in range(1, len(taken) + 2) if (name := stem if n == 1 else f"{stem}-{n}") not in taken)
+    stem, number = config.recipe if flow == "iterate" else flow, 1
+    while _recorded(store, name := stem if number == 1 else f"{stem}-{number}"):
+        number += 1
+    return name
 
 
 def _record(store: Store, run_id: str, flow: str, config: Config, policy_id: str) -> None:
-    """Writes the run's row, or holds the settings against it."""
-    connection = db.connect(store)
-    found = connection.execute("SELECT flow, config, base_policy_id FROM runs WHERE run_id = $1", [run_id]).fetchone()
-    if found is not None:
-        theirs = {"flow": found[0], "base_policy": found[2], **json.loads(found[1])}
-        ours = {"flow": flow, "base_policy": policy_id, **config.record()}
-        if changed := next(differences(ours, theirs), None):
-            raise UserError(f"run {run_id}: {changed} since it began; choose another run name or the old value")
-        return
-    newest = connection.execute("SELECT snapshot_id FROM snapshots ORDER BY created_at DESC LIMIT 1").fetchone()
+    newest = db.query(store, "newest_snapshot")["snapshot_id"].to_pylist()
     row = {
         "run_id": run_id,
         "flow": flow,

@@ -21,7 +21,7 @@ def score(run: Run, iteration: int) -> None:
         judge = verifier_id(run.config.score.verifier)
         work = run.query("unscored", run_id=run.run_id, verifier_id=judge)
         if len(work):
-            yield Shard(digest(*work["trajectory_id"].to_pylist()), ("verdicts",), lambda: compute(work, judge))
+            yield Shard(digest(judge, *work["trajectory_id"].to_pylist()), ("verdicts",), lambda: compute(work, judge))
 
     def compute(work: pa.Table, judge: str) -> Mapping[str, pa.Table]:
         judged = verdicts(run.processes.verifiers, run.config.score.verifier, work, f"score, iteration {iteration}")

@@ -57,7 +57,8 @@ def train(run: Run, iteration: int) -> None:
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
         updates = pq.read_table(folder / "updates.parquet")
         weights = layout.weights(pass_id)
-        for path in (*weights.iterdir(), weights, layout.optimizer(pass_id), weights.parent):
+        moments = layout.optimizer(pass_id)
+        for path in (*weights.iterdir(), weights, weights.parent, moments, moments.parent, layout.root):
             sync(path)
         names = {"pass_id": pass_id, "run_id": run.run_id, "iteration": iteration, "policy_id": pass_id}
         record = {

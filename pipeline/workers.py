@@ -2,7 +2,7 @@
 
 A call is a JSON header and, where rows travel, an Arrow table, over a socket pair; nothing is pickled. A child dies
 with its parent however the parent dies: the kernel closes the parent's end of a pipe that the child watches. A child
-that breaks is reported with the last words of its log.
+that breaks is reported with the last line of its log, and where that lies.
 """
 
 import inspect
@@ -57,8 +57,8 @@ class Worker:
                 [sys.executable, "-m", module, str(theirs.fileno()), str(watched)],
                 pass_fds=(theirs.fileno(), watched),
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT if output else None,
+                stdout=output or sys.stderr,  # the parent's standard output is for its answer
+                stderr=output,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,  # Ctrl-C reaches the parent, which then stops the child
             )
@@ -111,7 +111,10 @@ class Worker:
         raise WorkerDied(f"{self.module} ended with exit code {self._process.poll()}{self._where()}") from None
 
     def _where(self) -> str:
-        return f" (its output: {self._log})" if self._log is not None else ""
+        if self._log is None:
+            return ""
+        lines = [line.strip() for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+        return f"; its last words: {lines[-1] if lines else '(none)'} (all of them: {self._log})"
 
     def kill(self) -> None:
         """Ends the child at once."""
@@ -120,15 +123,13 @@ class Worker:
         self._release()
 
     def close(self) -> None:
-        """Lets the child end by itself, then makes it."""
-        if self._process.poll() is None:
-            self.connection.close()
-            try:
-                self._process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        """Ends the child by closing what it watches, busy or not; if it does not go, it is killed."""
         self._release()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _release(self) -> None:
         with suppress(OSError):

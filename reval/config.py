@@ -1,13 +1,14 @@
 """One frozen tree of settings, loaded from a recipe's TOML. Imports no torch.
 
-What and how are apart: every section but `runtime` decides which rows come out and enters a run's record; `runtime`
-only decides how fast.
+What and how are apart: every section but `runtime` decides which rows come out and enters a run's record. `runtime` says
+what to run it on and how fast; another engine or batch samples other tokens of the same distribution, and every rollout
+says which engine made it.
 """
 
 import difflib
 import json
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,7 +35,7 @@ class Policy(Section):
     """The policy a run starts from: `arithmetic` (trained here), or a Hugging Face folder or hub name."""
     seed: int = Field(0, ge=0, lt=2**31)
     """`arithmetic` only: its first weights and the order of its worked examples."""
-    target_accuracy: float = Field(0.4, ge=0, le=1)
+    target_accuracy: float = Field(0.4, ge=0, le=0.55)
     """`arithmetic` only: its pre-training stops when it solves about this share of problems greedily."""
 
 
@@ -49,6 +50,8 @@ class Generate(Section):
 
 class Score(Section):
     verifier: Literal["math"] = "math"
+    max_seconds: float = Field(5.0, gt=0)
+    """A check is killed after this long, and its rollout has no reward."""
 
 
 class Replay(Section):
@@ -97,8 +100,6 @@ class Runtime(Section):
     """Padded tokens in one forward pass of the trainer."""
     verifier_workers: int = Field(0, ge=0)
     """Processes that check answers; 0 is one per core."""
-    verifier_seconds: float = Field(5.0, gt=0)
-    """A check is killed after this long."""
 
 
 class Config(Section):
@@ -122,8 +123,8 @@ class Config(Section):
         return json.dumps(self.record(), sort_keys=True)
 
 
-def load(recipe: Path, overrides: Sequence[str] = ()) -> Config:
-    """The settings of a recipe file with `section.key=value` overrides on top, values written as in TOML.
+def load(recipe: Path, overrides: Iterable[tuple[str, Any]] = ()) -> Config:
+    """The settings of a recipe file with overrides on top: dotted names and their values.
 
     Raises:
         UserError: the file is not TOML, a key is unknown (the nearest valid name is given), or a value is out of range.
@@ -132,17 +133,14 @@ def load(recipe: Path, overrides: Sequence[str] = ()) -> Config:
         tree: dict[str, Any] = tomllib.loads(recipe.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"recipe {recipe}: {error}") from None
-    for override in overrides:
-        dotted, equals, text = override.partition("=")
-        if not equals:
-            raise UserError(f"override {override!r}: write it as section.key=value, for example train.beta=0.5")
-        *sections, key = dotted.strip().split(".")
+    for dotted, value in overrides:
+        *sections, key = dotted.split(".")
         branch = tree
         for section in sections:
             branch = branch.setdefault(section, {})
             if not isinstance(branch, dict):
-                raise UserError(f"override {override!r}: {section} is a value, not a section")
-        branch[key] = _value(text.strip())
+                raise UserError(f"override {dotted}: {section} is a value, not a section")
+        branch[key] = value
     if "recipe" in tree:
         raise UserError(f"recipe {recipe.stem}: its name is its file's, so it cannot set 'recipe'")
     try:
@@ -161,11 +159,19 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") 
             yield f"{prefix}{key} {old} → {new}"
 
 
-def _value(text: str) -> Any:
+def parse(line: str) -> tuple[str, Any]:
+    """`section.key=value` as a dotted name and a value, written as in TOML; a bare word is text.
+
+    Raises:
+        UserError: there is no `=` in it.
+    """
+    dotted, equals, text = line.partition("=")
+    if not equals:
+        raise UserError(f"override {line!r}: write it as section.key=value, for example train.beta=0.5")
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return dotted.strip(), tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text  # a bare word
+        return dotted.strip(), text.strip()
 
 
 def _explain(error: ValidationError, where: str) -> str:

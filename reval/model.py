@@ -28,7 +28,7 @@ class Scores(NamedTuple):
 
 
 def load(location: str, device: torch.device) -> Any:
-    """The model in a Hugging Face folder (or a hub's name), in float32, without dropout.
+    """The model in a Hugging Face folder, in float32, without dropout.
 
     Raises:
         UserError: it is missing or not a causal language model.

@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from reval import bellman
 from reval.batch import Batch, collate, micro_batches
@@ -223,12 +222,9 @@ def save_policy(model: Any, parent: str, folder: Path) -> None:
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
-    if Path(parent).is_dir():
-        for path in Path(parent).iterdir():
-            if path.is_file() and path.name != "config.json" and not is_weights(path.name):
-                shutil.copy2(path, temporary)
-    else:
-        AutoTokenizer.from_pretrained(parent).save_pretrained(temporary)
+    for path in Path(parent).iterdir():
+        if path.is_file() and path.name != "config.json" and not is_weights(path.name):
+            shutil.copy2(path, temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
 
@@ -255,7 +251,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: Any, path: Path) -> 
     stored = load_file(path)
     for name, parameter in model.named_parameters():
         for key in ("step", "exp_avg", "exp_avg_sq"):
-            value = stored[f"{key}.{name}"]
+            if (value := stored.get(f"{key}.{name}")) is None:
+                break  # it has had no gradient yet
             optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
 
 

@@ -1,7 +1,7 @@
 """The tables. A column keeps one meaning for ever; new meaning is a new column.
 
 Each column says its meaning, its unit, and what null means where null is allowed. The same text reaches SQL as a
-column comment (`DESCRIBE`, `duckdb_columns()`).
+column comment (`duckdb_columns()`).
 """
 
 from dataclasses import dataclass
@@ -237,7 +237,7 @@ _TABLES = (
         ("policy_id", "benchmark", "temperature", "prompt_id", "sample_index"),
         (
             C("policy_id", TEXT, "The policy evaluated."),
-            C("benchmark", TEXT, "What it was evaluated on: a source and split."),
+            C("benchmark", TEXT, "What it was evaluated on: source, split, and a digest of prompt, limits and number."),
             C("temperature", FLOAT, "Sampling temperature; 0 is greedy."),
             C("prompt_id", TEXT, "The prompt."),
             C("sample_index", INT, "Which of the k answers, from 0."),

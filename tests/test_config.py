@@ -43,6 +43,9 @@ def test_a_recipe_of_ones_own(tmp_path) -> None:
     config = recipes.load(str(path), {"replay.window_trajectories": "all"}, iterations=7)
     assert (config.recipe, config.seed, config.iterations, config.train.beta) == ("mine", 3, 7, 0.5)
     assert config.replay.window_trajectories == "all"
+    nested = {"train": {"beta": 0.25}, "prompts.template": "😀 {problem}"}
+    assert recipes.load(str(path), nested).train.beta == 0.25
+    assert recipes.load(str(path), nested).prompts.template == "😀 {problem}"
     path.write_text("seed = [")
     with pytest.raises(UserError, match=r"mine\.toml"):
         recipes.load(str(path))
@@ -50,7 +53,7 @@ def test_a_recipe_of_ones_own(tmp_path) -> None:
 
 def test_how_fast_is_not_what() -> None:
     base = recipes.load("arithmetic")
-    faster = recipes.load("arithmetic", ["runtime.engine_batch=3", "runtime.engine=transformers", "iterations=999"])
+    faster = recipes.load("arithmetic", ["runtime.engine_batch=3", "runtime.micro_batch_tokens=9", "iterations=999"])
     assert faster.record() == base.record()
     other = recipes.load("arithmetic", ["generate.temperature=0.8", "seed=2"])
     assert list(differences(other.record(), base.record())) == ["generate.temperature 1.0 → 0.8", "seed 0 → 2"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import db, generate, recipes
+from flows.report import end
+from pipeline import db, evaluate, generate, recipes, reference, replay, score, train
+from pipeline.engine_check import WrongWeights
 from pipeline.run import open_run
 from pipeline.store import Store
-from schemas import TABLES
+from schemas import TABLES, UserError
 from tests.conftest import REVAL, SMALL, environment, random_model, reval, settings
 
 UPDATES, DRAWS, FRESH = 3, 40, 12 * 4
@@ -88,8 +91,8 @@ def test_baseline_is_the_group_mean(home) -> None:
     assert rows == [(0,)]
 
 
-def test_reference_resets_are_new_references(home) -> None:
-    """Resets every 2 iterations: both passes stand on the base policy."""
+def test_references_are_computed_once_for_what_is_drawn(home) -> None:
+    """Resets every 2 iterations: the first two passes stand on the base policy."""
     assert ask(home, "SELECT DISTINCT reference_id = base_policy_id FROM passes JOIN runs USING (run_id)") == [(True,)]
     assert (
         ask(home, 'SELECT count(*), count(DISTINCT trajectory_id) FROM "references"')[0][0]
@@ -164,7 +167,10 @@ MISTAKES = [
     (("iterate", "--run", "No Good"), "run name"),
     (("iterate", "--set", "policy.base=/nowhere"), "policy.base"),
     (("iterate", "--set", "policy.base=."), "not a model folder"),
+    (("iterate", "--run", "arithmetic", "--set", "prompts.seed=3"), "prompts.seed 0 → 3 since it began"),
+    (("iterate", "--set", "score.max_seconds=0"), "greater than 0"),
     (("retrain", "--policy", "nobody"), "policy 'nobody' is not in"),
+    (("sql", "--format", "csv", "SELECT versions FROM snapshots"), "--format csv cannot hold"),
     (("evaluate", "nobody"), "policy 'nobody' is not in"),
     (("score", "--run", "nobody"), "no run nobody"),
     (("sql", "SELECT"), "SQL: "),
@@ -270,6 +276,62 @@ def test_killed_and_run_again(killed) -> None:
         assert ask(killed, f'SELECT {key} FROM "{name}" GROUP BY {key} HAVING count(*) > 1') == [], name
     again = reval("iterate", "--iterations", "2", "--run", "arithmetic", *settings(), cwd=killed)
     assert "run arithmetic has its 2 iterations" in again.stderr
+    # What was interrupted has no wall time of its own, and so no overhead; least of all a negative one.
+    overheads = dict(ask(killed, "SELECT iteration, seconds_overhead FROM progress WHERE iteration > 0"))
+    assert overheads[1] > 0
+    assert overheads[2] is None
+
+
+def test_asking_for_more_goes_on_with_the_same_run(tmp_path) -> None:
+    """Begun for 1 iteration, asked for 3, stopped at 2: the next call goes on with it, whatever it began with."""
+    base = str(random_model(tmp_path / "base", 1))
+    quick = {**SMALL, "policy.base": base, "runtime.engine": "transformers"}
+    for n, iteration in ((1, 1), (3, 2)):
+        with open_run("iterate", recipes.load("arithmetic", quick, iterations=n), tmp_path / "archive") as run:
+            assert (run.run_id, run.next_iteration()) == ("arithmetic", iteration)
+            end(run, iteration)
+    with open_run("iterate", recipes.load("arithmetic", quick, iterations=3), tmp_path / "archive") as run:
+        assert (run.run_id, run.next_iteration()) == ("arithmetic", 3)
+        end(run, 3)
+    with open_run("iterate", recipes.load("arithmetic", quick, iterations=3), tmp_path / "archive") as run:
+        assert run.run_id == "arithmetic-2"
+
+
+def test_more_answers_are_added_not_repeated(tmp_path) -> None:
+    base = str(random_model(tmp_path / "base", 1))
+    key = "policy_id, benchmark, temperature, prompt_id, sample_index"
+    for k in (1, 3, 3):
+        quick = {**SMALL, "policy.base": base, "runtime.engine": "transformers", "evaluate.samples_per_prompt": k}
+        config = recipes.load("arithmetic", quick)
+        with open_run("iterate", config, tmp_path / "archive", name=f"k{k}") as run:
+            evaluate.evaluate_policy(run.store, config, run.processes, run.base_policy_id)
+        n = SMALL["evaluate.max_prompts"]
+        assert ask(tmp_path, "SELECT temperature, count(*) FROM evaluations GROUP BY 1 ORDER BY 1") == [
+            (0.0, n),
+            (1.0, k * n),
+        ]
+        assert ask(tmp_path, f"SELECT count(DISTINCT ({key})) FROM evaluations") == [((k + 1) * n,)]
+
+
+def test_a_batch_nobody_judged_is_no_batch(tmp_path) -> None:
+    """If every check of an iteration timed out, its update is not made of the iteration before."""
+    base = str(random_model(tmp_path / "base", 1))
+    quick = {**SMALL, "policy.base": base, "runtime.engine": "transformers"}
+    with open_run("iterate", recipes.load("arithmetic", quick), tmp_path / "archive") as run:
+        for iteration in (1, 2):
+            generate.generate(run, iteration)
+            if iteration == 2:
+                run.processes.verifiers._seconds = 0.0
+            score.score(run, iteration)
+            if iteration == 1:
+                replay.draw(run, iteration)
+                reference.reference(run, iteration)
+                train.train(run, iteration)
+        assert ask(tmp_path, "SELECT DISTINCT verdict, reward FROM verdicts WHERE verdict = 'timeout'") == [
+            ("timeout", None)
+        ]
+        with pytest.raises(UserError, match="iteration 2: there is nothing to train on: no rollout of it was judged"):
+            replay.draw(run, 2)
 
 
 def test_an_engine_with_other_weights_is_found_out(tmp_path, monkeypatch) -> None:
@@ -280,8 +342,11 @@ def test_an_engine_with_other_weights_is_found_out(tmp_path, monkeypatch) -> Non
         assert run.base_policy_id.startswith("base-")
         real = run.processes.engine
         monkeypatch.setattr(run.processes, "engine", lambda location: real(other))
-        with pytest.raises(generate.WrongWeights, match="it runs other weights"):
+        with pytest.raises(WrongWeights, match="it runs other weights"):
+            evaluate.evaluate(run, 0)
+        with pytest.raises(WrongWeights, match="it runs other weights"):
             generate.generate(run, 1)
+        assert ask(tmp_path, "SELECT count(*) FROM evaluations") == [(0,)]
         assert (
             ask(tmp_path, "SELECT count(*) FROM trajectories")
             == ask(tmp_path, "SELECT count(*) FROM responses")
@@ -302,6 +367,7 @@ def test_prefect_deployment(home, tmp_path) -> None:
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_HOME": str(tmp_path / "prefect"),
     }
+    shutil.copytree(home / "archive", tmp_path / "archive")
     log = tmp_path / "up.log"
     with log.open("w") as output:
         up = subprocess.Popen(
@@ -321,9 +387,15 @@ def test_prefect_deployment(home, tmp_path) -> None:
 
         overrides = {key: value for word in settings()[1::2] for key, value in [word.split("=")]}
         typed = {key: json.loads(value) for key, value in overrides.items()}
-        done = deployed("retrain", passes=1, run="deployed", overrides=typed, archive=str(home / "archive"))
+        done = deployed("retrain", passes=1, run="deployed", overrides=typed, archive=str(tmp_path / "archive"))
         assert done.returncode == 0, done.stdout + done.stderr + log.read_text()
-        assert ask(home, "SELECT count(*) FROM policies WHERE run_id = 'deployed'") == [(1,)]
+        assert ask(tmp_path, "SELECT count(*) FROM policies WHERE run_id = 'deployed'") == [(1,)]
+        done = deployed("iterate", iterations=3, run="arithmetic", overrides=typed, archive=str(tmp_path / "archive"))
+        assert done.returncode == 0, done.stdout + done.stderr + log.read_text()
+        third = "SELECT reference_id, parent_id FROM passes WHERE run_id = 'arithmetic' AND iteration = 3"
+        assert ask(tmp_path, third) == [("arithmetic-0002", "arithmetic-0002")], (
+            "the reference is reset every 2 iterations"
+        )
         refused = deployed("iterate", iterations=0)
         assert refused.returncode == 1
         assert "0 is less than the minimum of 1" in " ".join((refused.stdout + refused.stderr).split())
@@ -332,8 +404,9 @@ def test_prefect_deployment(home, tmp_path) -> None:
                 [sys.executable, "-c", SEEN], cwd=home, env=env, capture_output=True, text=True, check=True, timeout=60
             ).stdout
         )
-        assert seen["parameters"]["run"] == "deployed"
-        assert seen["tasks"] == ["draw-1", "reference-1", "train-1"]
+        assert seen["retrain-arithmetic"] == {"run": "deployed", "tasks": ["draw-1", "reference-1", "train-1"]}
+        stages = ["draw-3", "evaluate-0", "evaluate-3", "generate-3", "reference-3", "score-3", "train-3"]
+        assert seen["iterate-arithmetic"] == {"run": "arithmetic", "tasks": stages}
     finally:
         up.send_signal(signal.SIGINT)
         code = up.wait(60)
@@ -348,7 +421,12 @@ SEEN = """
 import json
 from prefect.client.orchestration import get_client
 with get_client(sync_client=True) as client:
-    run = client.read_flow_runs()[0]
-    tasks = sorted(task.name for task in client.read_task_runs())
-    print(json.dumps({"parameters": run.parameters, "tasks": tasks}))
+    tasks = client.read_task_runs()
+    print(json.dumps({
+        run.name: {
+            "run": run.parameters["run"],
+            "tasks": sorted(task.name for task in tasks if task.flow_run_id == run.id),
+        }
+        for run in client.read_flow_runs()
+    }))
 """

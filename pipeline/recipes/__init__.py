@@ -1,8 +1,7 @@
 """The recipes that come with reval, by name."""
 
 import difflib
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +43,17 @@ def load(
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names())}, or a path that ends in .toml"
         raise UserError(f"unknown recipe {name!r}; {hint}")
     last = {} if iterations is None else {"iterations": iterations}
-    return config.load(path, [*_lines(defaults or {}), *_lines(overrides), *_lines(last)])
+    return config.load(path, [*_pairs(defaults or {}), *_pairs(overrides), *_pairs(last)])
 
 
-def _lines(overrides: Overrides | Mapping[str, Any]) -> list[str]:
-    if isinstance(overrides, Mapping):
-        return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
-    return [overrides] if isinstance(overrides, str) else list(overrides)
+def _pairs(overrides: Overrides | Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values, of lines or of a mapping that may be nested."""
+    if not isinstance(overrides, Mapping):
+        for line in [overrides] if isinstance(overrides, str) else overrides:
+            yield config.parse(line)
+        return
+    for key, value in overrides.items():
+        if isinstance(value, Mapping):
+            yield from _pairs(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -4,7 +4,7 @@
 -- A trajectory without a judgement (timeout, crashed, bad_gold) has no reward and is no candidate.
 SELECT
     t.trajectory_id,
-    max(t.iteration) OVER () - t.iteration AS age_iterations,
+    (SELECT max(iteration) FROM trajectories WHERE $run_id IS NULL OR run_id = $run_id) - t.iteration AS age_iterations,
     row_number() OVER (ORDER BY t.iteration DESC, t.group_id, t.sample_index) AS newest,
     v.reward,
     CASE $baseline WHEN 'group_mean' THEN avg(v.reward) OVER (PARTITION BY t.group_id) ELSE 0 END AS baseline

@@ -2,7 +2,7 @@
 -- An epoch is a shuffle of the training prompts by a keyed digest, cut into whole iterations: no prompt comes twice in
 -- one iteration, and none comes again before the others had their turn (but for a remainder too small for an iteration).
 WITH pool AS (
-    SELECT prompt_id, problem, count(*) OVER () // $n_prompts AS iterations_per_epoch
+    SELECT prompt_id, problem, greatest(1, count(*) OVER () // $n_prompts) AS iterations_per_epoch
     FROM prompts
     WHERE source = $source AND split = 'train'
 ),

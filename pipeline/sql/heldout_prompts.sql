@@ -1,5 +1,5 @@
 -- Inputs: source, max_prompts, policy_id, benchmark, temperature, n_samples. One row per held-out prompt, of the first
--- max_prompts by id, that the policy has not answered n_samples times yet, by id.
+-- max_prompts by id, that the policy has not answered n_samples times yet, with how often it has, by that and by id.
 WITH benchmark AS (
     SELECT prompt_id, problem, gold_answer
     FROM prompts
@@ -7,13 +7,13 @@ WITH benchmark AS (
     ORDER BY prompt_id
     LIMIT $max_prompts
 )
-SELECT p.prompt_id, p.problem, p.gold_answer
-FROM benchmark p
-ANTI JOIN (
-    SELECT prompt_id
+SELECT b.prompt_id, b.problem, b.gold_answer, coalesce(e.n_answered, 0) AS n_answered
+FROM benchmark b
+LEFT JOIN (
+    SELECT prompt_id, count(*) AS n_answered
     FROM evaluations
     WHERE policy_id = $policy_id AND benchmark = $benchmark AND temperature = $temperature
     GROUP BY prompt_id
-    HAVING count(*) >= $n_samples
 ) e USING (prompt_id)
-ORDER BY p.prompt_id
+WHERE coalesce(e.n_answered, 0) < $n_samples
+ORDER BY n_answered, b.prompt_id

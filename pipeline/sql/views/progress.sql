@@ -10,10 +10,13 @@ fresh AS (
 ),
 heldout AS (
     SELECT
-        policy_id, benchmark,
-        avg((verdict = 'correct')::INT) FILTER (temperature = 0) AS heldout_accuracy,
-        avg((verdict = 'correct')::INT) FILTER (temperature > 0) AS heldout_avg_at_k
-    FROM evaluations
+        r.run_id, e.policy_id,
+        avg((e.verdict = 'correct')::INT) FILTER (e.temperature = 0) AS heldout_accuracy,
+        avg((e.verdict = 'correct')::INT) FILTER (
+            e.temperature = json_extract(r.config, '$.generate.temperature')::DOUBLE
+        ) AS heldout_avg_at_k
+    FROM evaluations e
+    JOIN runs r USING (benchmark)
     GROUP BY ALL
 ),
 drawn AS (
@@ -45,8 +48,7 @@ SELECT
     t.seconds_generate, t.seconds_score, t.seconds_draw, t.seconds_reference, t.seconds_train, t.seconds_evaluate,
     t.seconds_overhead
 FROM steps s
-JOIN runs r USING (run_id)
 LEFT JOIN fresh f ON f.run_id = s.run_id AND f.iteration = s.iteration
-LEFT JOIN heldout h ON h.policy_id = s.policy_id AND h.benchmark = r.benchmark
+LEFT JOIN heldout h ON h.run_id = s.run_id AND h.policy_id = s.policy_id
 LEFT JOIN drawn d ON d.pass_id = s.pass_id
 LEFT JOIN times t ON t.run_id = s.run_id AND t.iteration = s.iteration

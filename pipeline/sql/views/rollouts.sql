@@ -1,4 +1,5 @@
--- rollouts: one row per trajectory with its prompt, text and newest verdict: the join a person wants.
+-- rollouts: one row per trajectory with its prompt, text and verdict (of several, the last by verifier_id): the join a
+-- person wants.
 -- verdict, reward and extracted_answer are null until the trajectory is scored. No order.
 WITH judged AS (
     SELECT trajectory_id, verifier_id, verdict, reward, extracted_answer
