@@ -35,7 +35,8 @@ def check_weights(
     Raises:
         WrongWeights: they are further apart than rounding explains.
     """
-    sample = rows.filter(pc.list_value_length(rows["response_token_ids"]) > 0).slice(0, CHECKED_ROLLOUTS)
+    answered = pc.greater(pc.list_value_length(rows["response_token_ids"]), 0)
+    sample = rows.filter(answered).slice(0, CHECKED_ROLLOUTS)
     gaps: list[float] = []
     if len(sample):
         _, ours = trainer.call(

@@ -167,7 +167,6 @@ MISTAKES = [
     (("iterate", "--run", "No Good"), "run name"),
     (("iterate", "--set", "policy.base=/nowhere"), "policy.base"),
     (("iterate", "--set", "policy.base=."), "not a model folder"),
-    (("iterate", "--run", "arithmetic", "--set", "prompts.seed=3"), "prompts.seed 0 → 3 since it began"),
     (("iterate", "--set", "score.max_seconds=0"), "greater than 0"),
     (("retrain", "--policy", "nobody"), "policy 'nobody' is not in"),
     (("sql", "--format", "csv", "SELECT versions FROM snapshots"), "--format csv cannot hold"),
@@ -191,9 +190,12 @@ def test_mistakes_end_with_one_line_and_code_2(home, words, message) -> None:
     assert not (home / "missing").exists()
 
 
-def test_other_settings_under_the_same_name_are_refused(home) -> None:
-    done = reval("iterate", "--run", "arithmetic", *settings(**{"train.beta": 0.5}), cwd=home, code=2)
-    assert "run arithmetic: train.beta 1.0 → 0.5 since it began; choose another run name" in done.stderr
+@pytest.mark.parametrize(("key", "old", "new"), [("train.beta", 1.0, 0.5), ("prompts.seed", 0, 3), ("policy.seed", 0, 3)])
+def test_other_settings_under_the_same_name_are_refused(home, key, old, new) -> None:
+    before = Store(home / "archive").versions()
+    done = reval("iterate", "--run", "arithmetic", *settings(**{key: new}), cwd=home, code=2)
+    assert f"run arithmetic: {key} {old} → {new} since it began; choose another run name" in done.stderr
+    assert Store(home / "archive").versions() == before, "no questions of the other seed, no other base policy"
 
 
 def test_port_in_use(home) -> None:
