@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from pipeline import db, evaluate, generate, recipes, reference, replay, score, 
 from pipeline.engine_check import WrongWeights
 from pipeline.run import open_run
 from pipeline.store import Store
+from pipeline.workers import Outcome, Pool
 from schemas import TABLES, UserError
 from tests.conftest import REVAL, SMALL, environment, random_model, reval, settings
 
@@ -315,7 +317,7 @@ def test_more_answers_are_added_not_repeated(tmp_path) -> None:
         assert ask(tmp_path, f"SELECT count(DISTINCT ({key})) FROM evaluations") == [((k + 1) * n,)]
 
 
-def test_a_batch_nobody_judged_is_no_batch(tmp_path) -> None:
+def test_a_batch_nobody_judged_is_no_batch(tmp_path, monkeypatch) -> None:
     """If every check of an iteration timed out, its update is not made of the iteration before."""
     base = str(random_model(tmp_path / "base", 1))
     quick = {**SMALL, "policy.base": base, "runtime.engine": "transformers"}
@@ -323,15 +325,18 @@ def test_a_batch_nobody_judged_is_no_batch(tmp_path) -> None:
         for iteration in (1, 2):
             generate.generate(run, iteration)
             if iteration == 2:
-                run.processes.verifiers._seconds = 0.0
+
+                def late(self: Pool, method: str, items: list) -> Iterator[tuple[int, Outcome]]:
+                    yield from ((item, Outcome(None, "timeout", 5.0)) for item in range(len(items)))
+
+                monkeypatch.setattr(Pool, "map", late)
             score.score(run, iteration)
             if iteration == 1:
                 replay.draw(run, iteration)
                 reference.reference(run, iteration)
                 train.train(run, iteration)
-        assert ask(tmp_path, "SELECT DISTINCT verdict, reward FROM verdicts WHERE verdict = 'timeout'") == [
-            ("timeout", None)
-        ]
+        late_rows = "SELECT count(*), count(reward) FROM verdicts WHERE verdict = 'timeout'"
+        assert ask(tmp_path, late_rows) == [(FRESH, 0)]
         with pytest.raises(UserError, match="iteration 2: there is nothing to train on: no rollout of it was judged"):
             replay.draw(run, 2)
 
