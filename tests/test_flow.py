@@ -233,16 +233,15 @@ def test_retrain_needs_no_engine(home, tmp_path) -> None:
 
 @pytest.fixture
 def killed(tmp_path) -> Path:
-    """A user's folder whose run was killed, with every process of it, as soon as its second iteration had rollouts."""
+    """A user's folder whose run was killed, with every process of it, as soon as its second iteration had generated."""
     command = [*REVAL, "iterate", "--iterations", "2", *settings(**{"runtime.engine": "transformers"})]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stderr=subprocess.DEVNULL)
+    generated = "SELECT count(*) FROM snapshots WHERE iteration = 2 AND stage = 'generate'"
     deadline = time.monotonic() + 300
     try:
         while time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.05)
-            if (tmp_path / "archive" / "reval.json").exists() and ask(tmp_path, "SELECT count(*) FROM trajectories") == [
-                (2 * FRESH,)
-            ]:
+            if (tmp_path / "archive" / "reval.json").exists() and ask(tmp_path, generated) == [(1,)]:
                 break
         assert process.poll() is None, "it ended before it could be killed"
     finally:
