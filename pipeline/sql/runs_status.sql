@@ -1,9 +1,9 @@
--- No inputs. One row per run: how far it is and how good its newest evaluated policy is. Ordered by run.
+-- No inputs. One row per run: how far it is and how good its newest policy is (null: not evaluated). Ordered by run.
 SELECT
     r.run_id, r.flow, r.recipe, r.base_policy_id,
     max(p.iteration) AS iterations_trained, any_value(r.n_iterations) AS iterations_asked,
     arg_max(p.policy_id, p.iteration) AS newest_policy,
-    arg_max(p.heldout_accuracy, p.iteration) FILTER (p.heldout_accuracy IS NOT NULL) AS heldout_accuracy
+    arg_max({'value': p.heldout_accuracy}, p.iteration).value AS heldout_accuracy  -- in a struct: arg_max passes over nulls
 FROM runs r
 JOIN progress p USING (run_id)
 GROUP BY r.run_id, r.flow, r.recipe, r.base_policy_id
