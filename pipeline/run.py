@@ -203,6 +203,8 @@ def open_run(
     store = Store.create(archive) if begin and flow == "iterate" else Store(archive)
     if not begin and not (_recorded(store, name) if name else _unfinished(store, flow, config, policy_id)):
         raise UserError(f"no run {name or 'of these settings'} to go on with in {archive}; `reval generate` begins one")
+    if name and (recorded := _recorded(store, name)):
+        policy_id = recorded["base_policy_id"]  # it goes on from where it began, whether or not that is said again
     processes = Processes(config, store, verbose=verbose)
     try:
         prompts.ensure(store, config)
