@@ -121,7 +121,7 @@ def iterate(
 
         run_id = flow(recipe, iterations, run, set_ or [], str(archive), verbose)
     statement, found = curve(Store(archive), run_id)
-    _print_table(found.columns, found.rows())
+    _print_table(found)
     me, where = _myself(), "" if archive == DEFAULT_ARCHIVE else f" --archive {archive}"
     typer.echo(
         f'\nThat was: {me} sql{where} "{statement}"\n\nTry next:\n'
@@ -144,12 +144,11 @@ def retrain(
 ) -> None:
     """Train a new policy from the archived rollouts of every run. No engine, not one new token."""
     from flows.server import reporting
-    from pipeline.recipes import load
+    from pipeline.recipes import RETRAIN, load
     from pipeline.run import check
     from pipeline.store import Store
 
-    defaults = {"replay.window_trajectories": "all"}
-    check("retrain", load(recipe, set_ or [], defaults=defaults), archive, name=run, policy_id=policy)
+    check("retrain", load(recipe, set_ or [], defaults=RETRAIN), archive, name=run, policy_id=policy)
     with reporting():
         from flows.retrain import retrain as flow
 
@@ -184,8 +183,7 @@ def evaluate(
         evaluate_policy(store, config, processes, policy)
     finally:
         processes.close()
-    answer = db.query(store, "accuracy", policy_id=policy)
-    _print_table(answer.column_names, [tuple(row.values()) for row in answer.to_pylist()])
+    _print_table(db.query(store, "accuracy", policy_id=policy))
 
 
 @command
@@ -206,8 +204,7 @@ def sql(
 
     reader = db.ask(Store(archive), statement, at)
     if format_ is Format.TABLE:
-        found = reader.read_all()
-        _print_table(found.column_names, [tuple(row.values()) for row in found.to_pylist()])
+        _print_table(reader.read_all())
     else:
         try:
             write(reader, format_.value, sys.stdout.buffer)
@@ -225,8 +222,7 @@ def status(archive: Archive = DEFAULT_ARCHIVE) -> None:
     store = Store(archive)
     typer.echo(f"{store.layout.root}")
     for name in ("runs_status", "tables_status"):
-        found = db.query(store, name)
-        _print_table(found.column_names, [tuple(row.values()) for row in found.to_pylist()])
+        _print_table(db.query(store, name))
 
 
 def _stage(name: str, summary: str) -> None:
@@ -262,12 +258,13 @@ def _myself() -> str:
     return "reval" if shutil.which("reval") or not sys.argv[0].endswith("reval") else os.path.relpath(sys.argv[0])
 
 
-def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
-    """A table on standard output, never wider than its words: what is piped elsewhere is not cut."""
+def _print_table(found: Any) -> None:
+    """An Arrow table on standard output, never cut where that goes elsewhere; two columns may have one name."""
     from rich.console import Console
 
-    table = Table(*(name.replace("[", r"\[") for name in names), box=None, header_style="bold", pad_edge=False)
-    for row in rows:
+    names = (name.replace("[", r"\[") for name in found.column_names)
+    table = Table(*names, box=None, header_style="bold", pad_edge=False)
+    for row in zip(*(column.to_pylist() for column in found.columns), strict=True):
         table.add_row(*(_cell(value) for value in row))
     out = Console() if sys.stdout.isatty() else Console(width=10_000)
     out.print(table)

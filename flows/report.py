@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-import polars as pl
+import pyarrow as pa
 
 from pipeline import db
 from pipeline.progress import log
@@ -27,12 +27,12 @@ def iterations(run: Run) -> Iterator[int]:
         log.info("run %s goes on at iteration %d", run.run_id, first)
     else:
         log.info("run %s begins from %s", run.run_id, run.base_policy_id)
+    # The first may have been begun by another process; it has no wall time of its own then.
+    resumed = any(run.has_ended(first, stage) for stage in ("generate", "draw"))
     for iteration in range(first, run.config.iterations + 1):
-        # An iteration that was begun before has no wall time of its own.
-        resumed = any(run.has_ended(iteration, stage) for stage in ("generate", "draw"))
         began = time.perf_counter()
         yield iteration
-        end(run, iteration, None if resumed else time.perf_counter() - began)
+        end(run, iteration, None if resumed and iteration == first else time.perf_counter() - began)
         log.info(line(run, iteration))
 
 
@@ -60,7 +60,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def curve(store: Store, run_id: str) -> tuple[str, pl.DataFrame]:
+def curve(store: Store, run_id: str) -> tuple[str, pa.Table]:
     """The SQL for a run's learning curve, and its answer."""
     statement = CURVE.format(run_id)
-    return statement, pl.DataFrame(db.ask(store, statement).read_all())
+    return statement, db.ask(store, statement).read_all()

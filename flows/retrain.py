@@ -9,7 +9,7 @@ from flows.oneline import user_errors_on_one_line
 from flows.report import iterations as each_pass
 from flows.tasks import draw, reference, train
 from pipeline.layout import ARCHIVE
-from pipeline.recipes import Overrides, load
+from pipeline.recipes import RETRAIN, Overrides, load
 from pipeline.run import open_run
 from schemas.ids import NAME_PATTERN
 
@@ -37,7 +37,7 @@ def retrain(
         archive: the archive's folder. Default: REVAL_ARCHIVE, or `archive` where the flow runs.
         verbose: let the trainer print what it prints.
     """
-    settings = load(recipe, overrides, iterations=passes, defaults={"replay.window_trajectories": "all"})
+    settings = load(recipe, overrides, iterations=passes, defaults=RETRAIN)
     with open_run("retrain", settings, archive or ARCHIVE, name=run, policy_id=policy, verbose=verbose) as this:
         for i in each_pass(this):
             draw(this, i)

@@ -259,11 +259,18 @@ class TransformersEngine:
         self.dtype, self.context_tokens = "float32", 0
         self._device, self._batch = pick_device(device), batch
         self._model: Any = None
+        self._stops: list[int] = []
 
     def load(self, location: str) -> None:
+        from transformers import GenerationConfig
+
         from reval.model import load
 
         self._model = load(location, self._device)
+        stops = self._model.generation_config.eos_token_id
+        self._stops = [stops] if isinstance(stops, int) else list(stops or [])
+        # generate says how; what it leaves out would be filled in from the model's own generation config.
+        self._model.generation_config = GenerationConfig(eos_token_id=self._stops or None)
         self.context_tokens = self._model.config.max_position_embeddings
 
     def generate(
@@ -280,10 +287,7 @@ class TransformersEngine:
         from transformers import GenerationConfig
 
         torch.manual_seed(seed)
-        stops = self._model.generation_config.eos_token_id
-        stops = [stops] if isinstance(stops, int) else list(stops or [])
-        # Everything is said here: what is left out would be filled in from the model's own generation config.
-        self._model.generation_config = GenerationConfig(eos_token_id=stops or None)
+        stops = self._stops
         how = GenerationConfig(
             max_new_tokens=max_tokens,
             do_sample=temperature > 0,

@@ -42,8 +42,8 @@ def evaluate_policy(store: Store, config: Config, processes: Processes, policy_i
         UserError: the archive has no such policy.
     """
     policy_location(store, policy_id)
-    planned = shards(store, config, processes, policy_id, config.evaluate.samples_per_prompt, f"evaluate {policy_id}")
     prompts.ensure(store, config)
+    planned = shards(store, config, processes, policy_id, config.evaluate.samples_per_prompt, f"evaluate {policy_id}")
     seconds = commit(store, "evaluate", planned)
     store.snapshot(f"evaluate/{digest(json.dumps(store.versions()))}", "evaluate", seconds=seconds)
 

@@ -51,21 +51,16 @@ def generate(run: Run, iteration: int) -> None:
 
 
 def _shard(run: Run, chosen: pa.Table, names: dict[str, Any], *, seed: int, check: bool) -> dict[str, pa.Table]:
-    base = run.location(run.base_policy_id)
+    base, location = run.location(run.base_policy_id), run.location(names["policy_id"])
     encoded = prompts.encode(base, run.config.prompts, chosen["problem"].to_pylist())
-    engine = run.processes.engine(run.location(names["policy_id"]))
+    engine = run.processes.engine(location)
     with bar(f"generate, iteration {names['iteration']}") as progress:
         rows = rollouts(chosen["prompt_id"].to_pylist(), encoded, names, run.config.generate, engine, seed, progress)
     texts = prompts.decode(base, rows["response_token_ids"].to_pylist())
-    tables = {name: rows.append_column("response_text", pa.array(texts, pa.string())) for name in TABLES}
-    tables = {
-        "responses": tables["responses"].select(
-            ["trajectory_id", "response_text", "prompt_token_ids", "response_token_ids", "behaviour_logprobs"]
-        ),
-        "trajectories": rows.drop_columns(["prompt_token_ids", "response_token_ids", "behaviour_logprobs"]),
-    }
+    wide = ["prompt_token_ids", "response_token_ids", "behaviour_logprobs"]
+    responses = rows.select(["trajectory_id", *wide]).append_column("response_text", pa.array(texts, pa.string()))
+    tables = {"responses": responses, "trajectories": rows.drop_columns(wide)}
     if check:
-        location = run.location(names["policy_id"])
         trainer, runtime = run.processes.trainer(), run.config.runtime
         found = check_weights(engine, trainer, location, rows, run.config.generate.temperature, runtime)
         run.processes.checked = location

@@ -154,6 +154,9 @@ def test_sql_formats(home, tmp_path) -> None:
     (tmp_path / "x.parquet").write_bytes(out.stdout)
     assert pl.read_parquet(tmp_path / "x.parquet")["n"].to_list() == [FRESH, FRESH]
     assert str(FRESH) in reval("sql", statement, cwd=home).stdout
+    twice = reval("sql", "SELECT count(*), count(*) FROM runs", cwd=home).stdout.split()
+    assert twice[:2] == ["count_star()"] * 2
+    assert twice[2] == twice[3]
 
 
 def test_status(home) -> None:

@@ -19,6 +19,9 @@ def names() -> list[str]:
 # As a person types them, as a list on a command line, or as Prefect's form gives them.
 Overrides = dict[str, Any] | list[str] | str
 
+# What retraining draws from unless it is told otherwise.
+RETRAIN = {"replay.window_trajectories": "all"}
+
 
 def load(
     name: str,
