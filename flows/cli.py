@@ -1,43 +1,13 @@
-"""The `reval` command. A mistake is one line and exit code 2; imports wait until a command needs them."""
+"""The `reval` command: training, asking, serving. Imports wait until a command needs them."""
 
 import os
-import shutil
 import sys
-import traceback
-from collections.abc import Callable
 from enum import StrEnum
-from functools import wraps
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from pipeline.layout import ARCHIVE
-from schemas import UserError
-
-app = typer.Typer(
-    help="Offline RL for language models whose replay buffer is a versioned dataset on disk.\n\n"
-    "First: `reval iterate` trains a small model on sums, start to finish. Then ask the archive: "
-    '`reval sql "SELECT * FROM progress ORDER BY run_id, iteration"`; '
-    "and train again without a new token: `reval retrain`.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-)
-
-Archive = Annotated[Path, typer.Option("--archive", "-a", help="The archive's folder.", envvar="REVAL_ARCHIVE")]
-Recipe = Annotated[str, typer.Option("--recipe", "-r", help="A recipe's name, or the path of a TOML file.")]
-RunName = Annotated[
-    str | None,
-    typer.Option("--run", help="The run's name. Default: the unfinished run of these settings, or else a new one."),
-]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", "-s", help="A setting on top of the recipe: section.key=value. Repeatable.")
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Let the engine and the trainer print what they print.")]
-DEFAULT_ARCHIVE = Path(ARCHIVE)
+from flows.app import DEFAULT_ARCHIVE, Archive, Recipe, RunName, Set, Verbose, app, command, myself, print_table
 
 
 class Format(StrEnum):
@@ -45,25 +15,6 @@ class Format(StrEnum):
     CSV = "csv"
     JSON = "json"
     PARQUET = "parquet"
-
-
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """A command of the app, with a user's mistake as one line and exit code 2."""
-
-    @wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        from pipeline.progress import ConsoleHandler, console, log
-
-        log.handlers = [ConsoleHandler()]
-        log.propagate = False  # prefect's own console handler would say it again
-        try:
-            function(*args, **kwargs)
-        except UserError as error:
-            traceback.clear_frames(error.__traceback__)  # DuckDB complains of what they hold when the interpreter ends
-            console.print(f"reval: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(2) from None
-
-    return app.command()(guarded)
 
 
 @command
@@ -119,10 +70,10 @@ def iterate(
     with reporting():
         from flows.iterate import iterate as flow
 
-        run_id = flow(recipe, iterations, run, set_ or [], str(archive), verbose)
+        run_id = flow(recipe, iterations, run, set_ or [], archive, verbose)
     statement, found = curve(Store(archive), run_id)
-    _print_table(found)
-    me, where = _myself(), "" if archive == DEFAULT_ARCHIVE else f" --archive {archive}"
+    print_table(found)
+    me, where = myself(), "" if archive == DEFAULT_ARCHIVE else f" --archive {archive}"
     typer.echo(
         f'\nThat was: {me} sql{where} "{statement}"\n\nTry next:\n'
         f'  {me} sql{where} "SELECT iteration, problem, response_text, verdict FROM rollouts USING SAMPLE 9"\n'
@@ -152,12 +103,12 @@ def retrain(
     with reporting():
         from flows.retrain import retrain as flow
 
-        run_id = flow(recipe, passes, run, policy, set_ or [], str(archive), verbose)
+        run_id = flow(recipe, passes, run, policy, set_ or [], archive, verbose)
     newest = f"SELECT policy_id FROM progress WHERE run_id = '{run_id}' ORDER BY iteration DESC LIMIT 1"
     from pipeline import db
 
     policy_id = db.ask(Store(archive), newest).read_all()["policy_id"][0]
-    typer.echo(f"run {run_id} made {policy_id}; {_myself()} evaluate {policy_id} says how good it is")
+    typer.echo(f"run {run_id} made {policy_id}; {myself()} evaluate {policy_id} says how good it is")
 
 
 @command
@@ -183,7 +134,7 @@ def evaluate(
         evaluate_policy(store, config, processes, policy)
     finally:
         processes.close()
-    _print_table(db.query(store, "accuracy", policy_id=policy))
+    print_table(db.query(store, "accuracy", policy_id=policy))
 
 
 @command
@@ -204,7 +155,7 @@ def sql(
 
     reader = db.ask(Store(archive), statement, at)
     if format_ is Format.TABLE:
-        _print_table(reader.read_all())
+        print_table(reader.read_all())
     else:
         try:
             write(reader, format_.value, sys.stdout.buffer)
@@ -222,7 +173,7 @@ def status(archive: Archive = DEFAULT_ARCHIVE) -> None:
     store = Store(archive)
     typer.echo(f"{store.layout.root}")
     for name in ("runs_status", "tables_status"):
-        _print_table(db.query(store, name))
+        print_table(db.query(store, name))
 
 
 def _stage(name: str, summary: str) -> None:
@@ -251,31 +202,6 @@ _stage("score", "Stage by stage, 2: judge the rollouts that no one has judged.")
 _stage("draw", "Stage by stage, 3: draw which rollouts each update trains on.")
 _stage("reference", "Stage by stage, 4: the reference policy's two sums for what was drawn.")
 _stage("train", "Stage by stage, 5: train on the draws, which ends the iteration.")
-
-
-def _myself() -> str:
-    """This command as it can be typed here."""
-    return "reval" if shutil.which("reval") or not sys.argv[0].endswith("reval") else os.path.relpath(sys.argv[0])
-
-
-def _print_table(found: Any) -> None:
-    """An Arrow table on standard output, never cut where that goes elsewhere; two columns may have one name."""
-    from rich.console import Console
-
-    names = (name.replace("[", r"\[") for name in found.column_names)
-    table = Table(*names, box=None, header_style="bold", pad_edge=False)
-    for row in zip(*(column.to_pylist() for column in found.columns), strict=True):
-        table.add_row(*(_cell(value) for value in row))
-    out = Console() if sys.stdout.isatty() else Console(width=10_000)
-    out.print(table)
-
-
-def _cell(value: Any) -> Any:
-    from rich.text import Text
-
-    if value is None:
-        return Text("-", style="dim")
-    return Text(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 
 def main() -> None:

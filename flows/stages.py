@@ -1,7 +1,5 @@
 """One stage by itself, on the iteration the run has come to. `iterate` can take over at any point."""
 
-from pathlib import Path
-
 from flows.report import end
 from pipeline.evaluate import evaluate
 from pipeline.generate import generate
@@ -16,7 +14,7 @@ from schemas import UserError
 STAGES = {"generate": generate, "score": score, "draw": draw, "reference": reference, "train": train}
 
 
-def run_one(name: str, config: Config, archive: Path, run: str | None, *, verbose: bool) -> tuple[str, int]:
+def run_one(name: str, config: Config, archive: str, run: str | None, *, verbose: bool) -> tuple[str, int]:
     """Runs a stage of a run's present iteration; `train` ends the iteration.
 
     Returns:

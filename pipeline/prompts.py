@@ -41,6 +41,8 @@ def _rows(name: str, config: Config) -> pa.Table:
             "split": split,
             "problem": problem,
             "gold_answer": answer,
+            "import_id": None,
+            "line": None,
         }
         for problem, answer, split in arithmetic.problems(config.prompts.seed)
     ]

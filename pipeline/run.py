@@ -138,6 +138,8 @@ def policy_location(store: Store, policy_id: str) -> str:
     """
     statement = "SELECT location FROM policies WHERE policy_id = $1"
     found = db.connect(store, only=statement).execute(statement, [policy_id]).fetchone()
+    if found == (None,):
+        raise UserError(f"policy {policy_id!r} is known by name only: it came with imported rollouts, without weights")
     if found is None:
         raise UserError(
             f"policy {policy_id!r} is not in {store.layout.root}; "

@@ -42,6 +42,7 @@ class Store:
         self.layout = Layout(Path(root).expanduser().resolve())
         self.layout.check()
         self._tables: dict[str, DeltaTable] = {}
+        self._n_rows: dict[str, tuple[int, int]] = {}
 
     @classmethod
     def create(cls, root: str | Path) -> "Store":
@@ -95,6 +96,12 @@ class Store:
             table = DeltaTable(str(self.layout.table(name)), version=version)
         return sorted(table.file_uris())
 
+    def n_rows(self, name: str, version: int) -> int:
+        """Rows of a table at a version, as its log has them."""
+        if self._n_rows.get(name, (-1, 0))[0] != version:
+            self._n_rows[name] = (version, self._table(name).count())
+        return self._n_rows[name][1]
+
     def committed(self, shard: str, table: str) -> bool:
         """Whether the shard's rows in `table` are visible."""
         return self._table(table).transaction_version(shard) is not None
@@ -141,8 +148,8 @@ class Store:
                 "run_id": run_id,
                 "iteration": iteration,
                 "seconds": seconds,
-                "label": None,
-                "versions": list(self.versions().items()),
+                "versions": list((versions := self.versions()).items()),
+                "n_rows": [(name, self.n_rows(name, version)) for name, version in versions.items()],
             }
             self.write(shard, {"snapshots": pa.Table.from_pylist([row], TABLES["snapshots"].schema)})
         return snapshot_id

@@ -22,8 +22,8 @@ class Section(BaseModel):
 
 
 class Prompts(Section):
-    source: Literal["arithmetic"] = "arithmetic"
-    """Where questions come from."""
+    source: str = "arithmetic"
+    """Where questions come from: `arithmetic` (made here), or the source of imported ones."""
     seed: int = Field(0, ge=0, lt=2**31)
     """`arithmetic` only: which problems are set aside for evaluation."""
     template: str = Field("{problem}", pattern=r"\{problem\}")
@@ -49,7 +49,8 @@ class Generate(Section):
 
 
 class Score(Section):
-    verifier: Literal["math"] = "math"
+    verifier: Literal["math", "imported"] = "math"
+    """`imported`: the labels that came with imported rollouts, to retrain on them."""
     max_seconds: float = Field(5.0, gt=0)
     """A check is killed after this long, and its rollout has no reward."""
 

@@ -6,6 +6,17 @@ Imports the standard library and pyarrow only, so that any tool can read an arch
 from schemas.conform import SchemaError, conform
 from schemas.errors import UserError
 from schemas.ids import check_name, digest
-from schemas.tables import ARCHIVE_FORMAT, TABLES, Column, Table
+from schemas.tables import ARCHIVE_FORMAT, READABLE_SINCE, TABLES, Column, Table
 
-__all__ = ["ARCHIVE_FORMAT", "TABLES", "Column", "SchemaError", "Table", "UserError", "check_name", "conform", "digest"]
+__all__ = [
+    "ARCHIVE_FORMAT",
+    "READABLE_SINCE",
+    "TABLES",
+    "Column",
+    "SchemaError",
+    "Table",
+    "UserError",
+    "check_name",
+    "conform",
+    "digest",
+]

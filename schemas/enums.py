@@ -13,6 +13,7 @@ class FinishReason(StrEnum):
     LENGTH = "length"  # cut at max_response_tokens or at the model's context
     ABORT = "abort"  # the engine gave up on the request
     PROMPT_TOO_LONG = "prompt_too_long"  # never generated: the prompt leaves no room in the model's context
+    UNKNOWN = "unknown"  # imported from a file that does not say
 
 
 class Verdict(StrEnum):
@@ -27,3 +28,9 @@ class Verdict(StrEnum):
 class Source(StrEnum):
     FRESH = "fresh"  # the update on the iteration's new batch took it
     REPLAY = "replay"  # drawn from the replay window by the draw rule
+
+
+class Imported(StrEnum):
+    PROMPTS = "prompts"
+    ROLLOUTS = "rollouts"
+    ARCHIVE = "archive"  # what `reval export` wrote

@@ -12,13 +12,16 @@ import pyarrow as pa
 
 from schemas import enums
 
-# Raised when a change would make an older reval misread the archive.
+# Raised when an archive of before can no longer be read at all. A nullable column more, or a column that may now be
+# null, is a table's `version` instead, and old archives take it on when they are opened.
 ARCHIVE_FORMAT = 1
+# The first reval that reads what this one writes: what an older one tells its user to install.
+READABLE_SINCE = "0.2.0"
 
 TEXT, INT, FLOAT = pa.string(), pa.int64(), pa.float64()
 TOKENS = pa.list_(pa.int32())
 LOGPROBS = pa.list_(pa.float32())
-VERSIONS = pa.map_(pa.string(), pa.int64())
+VERSIONS = COUNTS = pa.map_(pa.string(), pa.int64())
 TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -40,12 +43,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: what a row is, the columns that name it, and all columns in order."""
+    """One table: what a row is, the columns that name it, and all columns in order.
+
+    `version` goes up with every change to the columns; the only changes are a new nullable column, and a column that may
+    be null from now on.
+    """
 
     name: str
     doc: str
     key: tuple[str, ...]
     columns: tuple[Column, ...]
+    version: int = 1
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -53,6 +61,11 @@ class Table:
 
 
 C = Column
+
+# What null means in several columns.
+ELSEWHERE = "known by name only: it came with imported rollouts, its weights did not"
+TEXT_ONLY = "imported as text, and no tokenizer was named"
+UNSAID = "the imported file does not say"
 
 _TABLES = (
     Table(
@@ -65,7 +78,10 @@ _TABLES = (
             C("split", TEXT, "What it may be used for; splits of a source share no problem.", enum=enums.Split),
             C("problem", TEXT, "The question as a person would read it, before the prompt template."),
             C("gold_answer", TEXT, "The right answer as the source writes it."),
+            C("import_id", TEXT, "The import that brought it.", null="made here"),
+            C("line", INT, "Its line, or its row, in the imported file, from 1.", null="made here"),
         ),
+        version=2,
     ),
     Table(
         "runs",
@@ -92,11 +108,22 @@ _TABLES = (
             C("run_id", TEXT, "The run that trained it.", null="a base policy"),
             C("iteration", INT, "The iteration of that run, from 1.", null="a base policy"),
             C("pass_id", TEXT, "The training pass that made it.", null="a base policy"),
-            C("weights_digest", TEXT, "SHA-256 over its safetensors files."),
-            C("tokenizer_digest", TEXT, "SHA-256 over its tokenizer's files: policies that share it share token ids."),
-            C("location", TEXT, "Its Hugging Face folder: relative to the archive, or absolute if kept elsewhere."),
-            C("n_parameters", INT, "Number of weights."),
+            C("weights_digest", TEXT, "SHA-256 over its safetensors files.", null=ELSEWHERE),
+            C(
+                "tokenizer_digest",
+                TEXT,
+                "SHA-256 over its tokenizer's files: policies that share it share token ids.",
+                null=ELSEWHERE,
+            ),
+            C(
+                "location",
+                TEXT,
+                "Its Hugging Face folder: relative to the archive, or absolute if kept elsewhere.",
+                null=ELSEWHERE,
+            ),
+            C("n_parameters", INT, "Number of weights.", null=ELSEWHERE),
         ),
+        version=2,
     ),
     Table(
         "trajectories",
@@ -107,24 +134,39 @@ _TABLES = (
             C("group_id", TEXT, "The rollouts of one prompt generated together share it."),
             C("prompt_id", TEXT, "The prompt it answers."),
             C("policy_id", TEXT, "The policy that generated it."),
-            C("run_id", TEXT, "The run that asked for it."),
-            C("iteration", INT, "The iteration of that run, from 1."),
+            C("run_id", TEXT, "The run that asked for it; of an imported rollout, its import_id."),
+            C("iteration", INT, "The iteration of that run, from 1; 0 for an import that says none."),
             C("sample_index", INT, "Its place in the group, from 0."),
-            C("temperature", FLOAT, "Sampling temperature."),
-            C("max_response_tokens", INT, "Limit on the response, in tokens."),
-            C("seed", INT, "What the engine was seeded with before the shard; with the place in it, not a row's own."),
-            C("engine", TEXT, "vllm or transformers."),
-            C("engine_version", TEXT, "The engine package's version."),
+            C("temperature", FLOAT, "Sampling temperature.", null=UNSAID),
+            C("max_response_tokens", INT, "Limit on the response, in tokens.", null=UNSAID),
+            C(
+                "seed",
+                INT,
+                "What the engine was seeded with before the shard; with the place in it, not a row's own.",
+                null=UNSAID,
+            ),
+            C("engine", TEXT, "vllm or transformers; imported: it was made elsewhere."),
+            C("engine_version", TEXT, "The engine package's version.", null=UNSAID),
             C("finish_reason", TEXT, "Why it ended.", enum=enums.FinishReason),
-            C("n_prompt_tokens", INT, "Tokens in the prompt."),
-            C("n_response_tokens", INT, "Tokens in the response, end-of-sequence included; 0 if never generated."),
+            C("n_prompt_tokens", INT, "Tokens in the prompt.", null=TEXT_ONLY),
+            C(
+                "n_response_tokens",
+                INT,
+                "Tokens in the response, end-of-sequence included; 0 if never generated.",
+                null=TEXT_ONLY,
+            ),
             C(
                 "behaviour_logprob_sum",
                 FLOAT,
                 "Sum of behaviour_logprobs, in nats.",
                 null="never generated, or not known",
             ),
+            C("import_id", TEXT, "The import that brought it.", null="generated here"),
+            C("line", INT, "Its line, or its row, in the imported file, from 1.", null="generated here"),
+            C("tokenised_by", TEXT, "The tokenizer that made ids of imported text.", null="ids are the engine's own"),
+            C("tokenizer_digest", TEXT, "The tokenizer its ids are of, if it was imported.", null="its policy's"),
         ),
+        version=2,
     ),
     Table(
         "responses",
@@ -133,8 +175,8 @@ _TABLES = (
         (
             C("trajectory_id", TEXT, "The rollout."),
             C("response_text", TEXT, "The response decoded, special tokens left out."),
-            C("prompt_token_ids", TOKENS, "Token ids the engine was given."),
-            C("response_token_ids", TOKENS, "Token ids it produced, end-of-sequence included."),
+            C("prompt_token_ids", TOKENS, "Token ids the engine was given.", null=TEXT_ONLY),
+            C("response_token_ids", TOKENS, "Token ids it produced, end-of-sequence included.", null=TEXT_ONLY),
             C(
                 "behaviour_logprobs",
                 LOGPROBS,
@@ -142,6 +184,7 @@ _TABLES = (
                 null="not known",
             ),
         ),
+        version=2,
     ),
     Table(
         "engine_checks",
@@ -161,12 +204,22 @@ _TABLES = (
         ("trajectory_id", "verifier_id"),
         (
             C("trajectory_id", TEXT, "The rollout judged."),
-            C("verifier_id", TEXT, "Verifier name, version and library version."),
+            C(
+                "verifier_id",
+                TEXT,
+                "Verifier name, version and library version; 'imported' for labels of an imported file.",
+            ),
             C("verdict", TEXT, "The judgement.", enum=enums.Verdict),
-            C("reward", FLOAT, "1 for correct, 0 for wrong or no_answer.", null="no judgement was reached"),
+            C(
+                "reward",
+                FLOAT,
+                "1 for correct, 0 for wrong or no_answer; what the file says, if imported.",
+                null="no judgement was reached",
+            ),
             C("extracted_answer", TEXT, "The answer as read from the response.", null="none was read"),
-            C("seconds", FLOAT, "Seconds the check took."),
+            C("seconds", FLOAT, "Seconds the check took.", null="it came with an imported file"),
         ),
+        version=2,
     ),
     Table(
         "references",
@@ -260,8 +313,53 @@ _TABLES = (
             C("run_id", TEXT, "The run.", null="outside any run"),
             C("iteration", INT, "The iteration; 0 is before the first.", null="outside any run"),
             C("seconds", FLOAT, "The stage's own compute; for 'iteration', its wall time.", null="not timed"),
-            C("label", TEXT, "A name a person gave it.", null="none was given"),
-            C("versions", VERSIONS, "Delta version of every table."),
+            C(
+                "versions",
+                VERSIONS,
+                "Delta version of every table.",
+                null="its state is not kept here: it came with an import",
+            ),
+            C("n_rows", COUNTS, "Rows of every table in that state.", null="made by reval 0.1"),
+        ),
+        version=2,
+    ),
+    Table(
+        "labels",
+        "A name a person gave to a snapshot.",
+        ("label",),
+        (
+            C("label", TEXT, "The name."),
+            C("snapshot_id", TEXT, "The snapshot it names, for ever."),
+            C("created_at", TIME, "When it was given, UTC."),
+        ),
+    ),
+    Table(
+        "imports",
+        "One file brought into the archive.",
+        ("import_id",),
+        (
+            C("import_id", TEXT, "The file's name and a digest of its contents and of how it was read."),
+            C("kind", TEXT, "prompts, rollouts, or an exported archive.", enum=enums.Imported),
+            C("file", TEXT, "The file or folder, as named."),
+            C("file_digest", TEXT, "SHA-256 of its contents."),
+            C("format", TEXT, "The format it was read as."),
+            C("how", TEXT, "Column map, source, policy, tokenizer and split, as JSON."),
+            C("n_added", INT, "Rows it added: prompts, rollouts, or of all tables."),
+            C("n_known", INT, "Rows that were in the archive already."),
+            C("n_rejected", INT, "Rows that could not be read; they are in rejects."),
+            C("created_at", TIME, "When it was imported, UTC."),
+        ),
+    ),
+    Table(
+        "rejects",
+        "One row of an imported file that could not be read, and why.",
+        ("import_id", "file", "line"),
+        (
+            C("import_id", TEXT, "The import."),
+            C("file", TEXT, "The file; of a folder, the file in it."),
+            C("line", INT, "The line, or the row, from 1."),
+            C("reason", TEXT, "What is wrong with it."),
+            C("row", TEXT, "Its beginning, as it stands there."),
         ),
     ),
 )

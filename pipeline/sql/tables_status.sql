@@ -12,6 +12,9 @@ SELECT name, n_rows FROM (VALUES
     (10, 'updates', (SELECT count(*) FROM updates)),
     (11, 'passes', (SELECT count(*) FROM passes)),
     (12, 'evaluations', (SELECT count(*) FROM evaluations)),
-    (13, 'snapshots', (SELECT count(*) FROM snapshots))
+    (13, 'snapshots', (SELECT count(*) FROM snapshots)),
+    (14, 'labels', (SELECT count(*) FROM labels)),
+    (15, 'imports', (SELECT count(*) FROM imports)),
+    (16, 'rejects', (SELECT count(*) FROM rejects))
 ) AS t (place, name, n_rows)
 ORDER BY place

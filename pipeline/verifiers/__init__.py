@@ -16,9 +16,12 @@ REWARDS: dict[Verdict, float | None] = {
     Verdict.CRASHED: None,
 }
 
+# Labels that came with a file: no judge of ours.
+IMPORTED = "imported"
+
 _VERSIONS = {"math": f"1+math-verify-{version('math-verify')}"}
 
 
 def verifier_id(name: str) -> str:
     """The verifier's name, its version and its library's: another math-verify is another judge."""
-    return f"{name}@{_VERSIONS[name]}"
+    return name if name == IMPORTED else f"{name}@{_VERSIONS[name]}"

@@ -1,0 +1,89 @@
+"""What every `reval` command shares: its options, its tables, and a mistake as one line and exit code 2."""
+
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pipeline.layout import ARCHIVE
+from schemas import UserError
+
+app = typer.Typer(
+    help="Offline RL for language models whose replay buffer is a versioned dataset on disk.\n\n"
+    "First: `reval iterate` trains a small model on sums, start to finish. Then ask the archive: "
+    '`reval sql "SELECT * FROM progress ORDER BY run_id, iteration"`; '
+    "and train again without a new token: `reval retrain`.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+Archive = Annotated[
+    str, typer.Option("--archive", "-a", help="The archive: a folder, or s3://bucket/folder.", envvar="REVAL_ARCHIVE")
+]
+Recipe = Annotated[str, typer.Option("--recipe", "-r", help="A recipe's name, or the path of a TOML file.")]
+RunName = Annotated[
+    str | None,
+    typer.Option("--run", help="The run's name. Default: the unfinished run of these settings, or else a new one."),
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", "-s", help="A setting on top of the recipe: section.key=value. Repeatable.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Let the engine and the trainer print what they print.")]
+DEFAULT_ARCHIVE = ARCHIVE
+
+
+def guarded(function: Callable[..., None]) -> Callable[..., None]:
+    """The function with a user's mistake as one line and exit code 2."""
+
+    @wraps(function)
+    def inner(*args: Any, **kwargs: Any) -> None:
+        from pipeline.progress import ConsoleHandler, console, log
+
+        log.handlers = [ConsoleHandler()]
+        log.propagate = False  # prefect's own console handler would say it again
+        try:
+            function(*args, **kwargs)
+        except UserError as error:
+            traceback.clear_frames(error.__traceback__)  # DuckDB complains of what they hold when the interpreter ends
+            console.print(f"reval: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from None
+
+    return inner
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command of the app."""
+    return app.command()(guarded(function))
+
+
+def myself() -> str:
+    """This command as it can be typed here."""
+    return "reval" if shutil.which("reval") or not sys.argv[0].endswith("reval") else os.path.relpath(sys.argv[0])
+
+
+def print_table(found: Any) -> None:
+    """An Arrow table on standard output, never cut where that goes elsewhere; two columns may have one name."""
+    from rich.console import Console
+
+    names = (name.replace("[", r"\[") for name in found.column_names)
+    table = Table(*names, box=None, header_style="bold", pad_edge=False)
+    for row in zip(*(column.to_pylist() for column in found.columns), strict=True):
+        table.add_row(*(_cell(value) for value in row))
+    out = Console() if sys.stdout.isatty() else Console(width=10_000)
+    out.print(table)
+
+
+def _cell(value: Any) -> Any:
+    from rich.text import Text
+
+    if value is None:
+        return Text("-", style="dim")
+    return Text(f"{value:.4g}" if isinstance(value, float) else str(value))
