@@ -37,6 +37,12 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", "-s", help="A setting on top of the recipe: section.key=value. Repeatable.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Let the engine and the trainer print what they print.")]
+At = Annotated[
+    str | None,
+    typer.Option(
+        "--at", help="As the archive was at a snapshot, a label, or a time (2026-11-22T18:00, UTC). Default: now."
+    ),
+]
 DEFAULT_ARCHIVE = ARCHIVE
 
 

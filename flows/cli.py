@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.app import DEFAULT_ARCHIVE, Archive, Recipe, RunName, Set, Verbose, app, command, myself, print_table
+from flows.app import DEFAULT_ARCHIVE, Archive, At, Recipe, RunName, Set, Verbose, app, command, myself, print_table
 
 
 class Format(StrEnum):
@@ -89,6 +89,7 @@ def retrain(
     passes: Annotated[int, typer.Option("--passes", "-n", min=1, help="How many passes in all.")] = 5,
     run: RunName = None,
     policy: Annotated[str | None, typer.Option(help="Policy to start from. Default: the recipe's base policy.")] = None,
+    at: At = None,
     archive: Archive = DEFAULT_ARCHIVE,
     set_: Set = None,
     verbose: Verbose = False,
@@ -99,11 +100,11 @@ def retrain(
     from pipeline.run import check
     from pipeline.store import Store
 
-    check("retrain", load(recipe, set_ or [], defaults=RETRAIN), archive, name=run, policy_id=policy)
+    check("retrain", load(recipe, set_ or [], defaults=RETRAIN), archive, name=run, policy_id=policy, at=at)
     with reporting():
         from flows.retrain import retrain as flow
 
-        run_id = flow(recipe, passes, run, policy, set_ or [], archive, verbose)
+        run_id = flow(recipe, passes, run, policy, at, set_ or [], archive, verbose)
     newest = f"SELECT policy_id FROM progress WHERE run_id = '{run_id}' ORDER BY iteration DESC LIMIT 1"
     from pipeline import db
 
@@ -141,7 +142,7 @@ def evaluate(
 def sql(
     statement: Annotated[str, typer.Argument(help="One SELECT. Views: every table, and rollouts and progress.")],
     format_: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.TABLE,
-    at: Annotated[str | None, typer.Option(help="Answer as of this snapshot.")] = None,
+    at: At = None,
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
     """Ask the archive. Read-only: a statement can neither write nor reach outside it.
@@ -150,10 +151,11 @@ def sql(
     The table `references` wants double quotes.
     """
     from flows.output import write
-    from pipeline import db
+    from pipeline import db, versions
     from pipeline.store import Store
 
-    reader = db.ask(Store(archive), statement, at)
+    store = Store(archive)
+    reader = db.ask(store, statement, versions.resolve(store, at).versions)
     if format_ is Format.TABLE:
         print_table(reader.read_all())
     else:
@@ -165,15 +167,16 @@ def sql(
 
 
 @command
-def status(archive: Archive = DEFAULT_ARCHIVE) -> None:
+def status(at: At = None, archive: Archive = DEFAULT_ARCHIVE) -> None:
     """What the archive holds: its runs, how far they are, and its tables."""
-    from pipeline import db
+    from pipeline import db, versions
     from pipeline.store import Store
 
     store = Store(archive)
+    connection = db.connect(store, versions.resolve(store, at).versions)
     typer.echo(f"{store.layout.root}")
     for name in ("runs_status", "tables_status"):
-        print_table(db.query(store, name))
+        print_table(db.rows(connection, name))
 
 
 def _stage(name: str, summary: str) -> None:

@@ -22,6 +22,7 @@ def retrain(
     passes: Annotated[int, Field(ge=1)] = 5,
     run: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None,
     policy: str | None = None,
+    at: str | None = None,
     overrides: Overrides = {},  # noqa: B006  Prefect shows the default in its form; nothing changes it
     archive: str | None = None,
     verbose: bool = False,
@@ -33,12 +34,13 @@ def retrain(
         passes: how many passes in all; each draws its updates from the whole archive, or from the window you override.
         run: the new run's name. Default: the unfinished one of these settings, or else a new one.
         policy: the policy to start from. Default: the recipe's base policy.
+        at: the state of the archive to draw from: a snapshot, a label, or a time. Default: as it is when the run begins.
         overrides: settings on top of the recipe, by dotted name: {"replay.window_trajectories": 5120}.
         archive: the archive's folder. Default: REVAL_ARCHIVE, or `archive` where the flow runs.
         verbose: let the trainer print what it prints.
     """
     settings = load(recipe, overrides, iterations=passes, defaults=RETRAIN)
-    with open_run("retrain", settings, archive or ARCHIVE, name=run, policy_id=policy, verbose=verbose) as this:
+    with open_run("retrain", settings, archive or ARCHIVE, name=run, policy_id=policy, at=at, verbose=verbose) as this:
         for i in each_pass(this):
             draw(this, i)
             reference(this, i)

@@ -39,13 +39,21 @@ def connect(store: Store, versions: Versions | None = None, *, only: str | None 
     connection = duckdb.connect(":memory:")
     tables, views = _mentioned(only)
     for name in tables:
-        if files := _files(store, name, versions):
-            listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-            connection.execute(f'CREATE VIEW "{name}" AS SELECT * FROM read_parquet([{listed}])')
-        else:
-            connection.register(name, TABLES[name].schema.empty_table())
+        attach(connection, store, name, _files(store, name, versions))
     _derive(connection, views)
     return connection
+
+
+def attach(connection: duckdb.DuckDBPyConnection, store: Store, name: str, shards: list[str], view: str = "") -> None:
+    """Makes a view (default: of the table's name) of some of a table's files, with all the table's columns."""
+    view = view or name
+    if not shards:
+        connection.register(view, TABLES[name].schema.empty_table())
+        return
+    listed = ", ".join("'" + f"{store.layout.root}/{path}".replace("'", "''") + "'" for path in shards)
+    columns = ", ".join(f'"{column.name}"' for column in TABLES[name].columns)
+    mixed = ", union_by_name = true" if store.marker.mixed(name) else ""
+    connection.execute(f'CREATE VIEW "{view}" AS SELECT {columns} FROM read_parquet([{listed}]{mixed})')
 
 
 def query(store: Store, name: str, /, **inputs: Any) -> pa.Table:
@@ -58,11 +66,11 @@ def rows(connection: duckdb.DuckDBPyConnection, name: str, /, **inputs: Any) -> 
     return connection.sql(sql(name), params=inputs).to_arrow_table()
 
 
-def ask(store: Store, statement: str, at: str | None = None) -> pa.RecordBatchReader:
-    """The answer to a user's SQL, as of snapshot `at` (default: now), in batches.
+def ask(store: Store, statement: str, versions: Versions | None = None) -> pa.RecordBatchReader:
+    """The answer to a user's SQL at `versions` (default: the newest), in batches.
 
     Raises:
-        UserError: it is not exactly one SELECT or EXPLAIN, it does not run, or `at` names no snapshot.
+        UserError: it is not exactly one SELECT or EXPLAIN, or it does not run.
     """
     connection = duckdb.connect(":memory:", config={"python_enable_replacements": False})
     try:
@@ -75,9 +83,8 @@ def ask(store: Store, statement: str, at: str | None = None) -> pa.RecordBatchRe
         raise UserError(
             f"SQL: one SELECT or EXPLAIN is allowed, not {kinds}: this only asks, it never changes the archive"
         )
-    versions = snapshot_versions(store, at) if at else None
     for name in TABLES:
-        files = _files(store, name, versions)
+        files = [f"{store.layout.root}/{path}" for path in _files(store, name, versions)]
         source = pds.dataset(files, schema=TABLES[name].schema) if files else TABLES[name].schema.empty_table()
         connection.register(f"_{name}", source)
         connection.execute(f'CREATE VIEW "{name}" AS SELECT * FROM "_{name}"')
@@ -101,22 +108,6 @@ def _guarded(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         raise UserError(f"SQL: {_first_lines(error)}") from None
 
 
-def snapshot_versions(store: Store, snapshot_id: str) -> Versions:
-    """The table versions a snapshot names.
-
-    Raises:
-        UserError: there is no such snapshot.
-    """
-    statement = "SELECT versions FROM snapshots WHERE snapshot_id = $1"
-    found = connect(store, only=statement).execute(statement, [snapshot_id]).fetchone()
-    if found is None:
-        raise UserError(
-            f"snapshot {snapshot_id!r} is not in the archive; "
-            '`reval sql "SELECT snapshot_id, created_at, stage FROM snapshots ORDER BY 2"` lists them'
-        )
-    return dict(found[0])
-
-
 def _mentioned(statement: str | None) -> tuple[list[str], list[str]]:
     """The tables and derived views that a statement, or a view it stands on, mentions; all for null."""
     if statement is None:
@@ -130,10 +121,10 @@ def _mentioned(statement: str | None) -> tuple[list[str], list[str]]:
 
 
 def _files(store: Store, name: str, versions: Versions | None) -> list[str]:
-    """Files of a table at `versions`; a table made since then is empty, snapshots is always the newest."""
-    if versions is None or name == "snapshots":
-        return store.files(name)
-    return store.files(name, versions.get(name, 0))
+    """Files of a table at `versions`; a table made since then is empty, names of states are always the newest."""
+    if versions is None or name in ("snapshots", "labels"):
+        return store.shards(name)
+    return store.shards(name, versions.get(name, 0))
 
 
 def _derive(connection: duckdb.DuckDBPyConnection, views: Sequence[str]) -> None:

@@ -32,7 +32,8 @@ def evaluate(run: Run, iteration: int) -> None:
             title = f"evaluate, iteration {iteration}"
             yield from shards(run.store, run.config, run.processes, run.policy_id(iteration), n_sampled, title)
 
-    materialise(run.store, run.run_id, iteration, "evaluate", plan)
+    with run.store.lock(f"evaluate-{run.policy_id(iteration)}"):  # `reval evaluate` may be at the same policy
+        materialise(run.store, run.run_id, iteration, "evaluate", plan)
 
 
 def evaluate_policy(store: Store, config: Config, processes: Processes, policy_id: str) -> None:
@@ -44,8 +45,9 @@ def evaluate_policy(store: Store, config: Config, processes: Processes, policy_i
     policy_location(store, policy_id)
     prompts.ensure(store, config)
     planned = shards(store, config, processes, policy_id, config.evaluate.samples_per_prompt, f"evaluate {policy_id}")
-    seconds = commit(store, "evaluate", planned)
-    store.snapshot(f"evaluate/{digest(json.dumps(store.versions()))}", "evaluate", seconds=seconds)
+    with store.lock(f"evaluate-{policy_id}"):
+        seconds = commit(store, "evaluate", planned)
+        store.snapshot(f"evaluate/{digest(json.dumps(store.versions()))}", "evaluate", seconds=seconds)
 
 
 def shards(

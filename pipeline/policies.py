@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.progress import bar, log
-from pipeline.store import Store, sync
+from pipeline.store import Store
 from pipeline.workers import Worker
 from reval.config import Config
 from schemas import UserError, digest
@@ -39,8 +39,7 @@ def _embedded(store: Store, config: Config, trainer: Callable[[], Worker]) -> st
         return policy_id
     with bar("pre-train the arithmetic model") as progress:
         result, _ = trainer().call("pretrain", progress=progress, folder=str(folder), **how)
-    for path in (*folder.iterdir(), folder, folder.parent, store.layout.root):
-        sync(path)
+    store.files.keep(folder)
     log.info(
         "base policy %s: %s parameters, %d steps of pre-training, solves %.0f%% of the held-out problems",
         policy_id,
@@ -95,7 +94,7 @@ def _record(store: Store, policy_id: str, folder: Path) -> None:
 def _row(store: Store, policy_id: str, folder: Path) -> pa.Table:
     from reval.model import n_weights, tokenizer_digest, weights_digest
 
-    inside = folder.is_relative_to(store.layout.root)
+    inside = folder.is_relative_to(store.layout.local)
     row = {
         "policy_id": policy_id,
         "parent_id": None,

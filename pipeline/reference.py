@@ -39,4 +39,5 @@ def reference(run: Run, iteration: int) -> None:
         }
         return {"references": pa.table(columns)}
 
-    materialise(run.store, run.run_id, iteration, "reference", plan)
+    with run.store.lock(f"reference-{run.reference_id(iteration)}"):  # other runs may stand on it and draw the same rows
+        materialise(run.store, run.run_id, iteration, "reference", plan)

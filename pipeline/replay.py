@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import db
+from pipeline import db, versions
 from pipeline.materialise import Shard, materialise
 from pipeline.run import Run
 from pipeline.verifiers import verifier_id
@@ -26,7 +26,7 @@ def draw(run: Run, iteration: int) -> None:
         snapshot_id = run.snapshot_id(iteration)
         if snapshot_id is None:
             raise UserError(f"run {run.run_id}, iteration {iteration}: nothing is scored yet to draw from")
-        connection = db.connect(run.store, db.snapshot_versions(run.store, snapshot_id))
+        connection = db.connect(run.store, versions.resolve(run.store, snapshot_id).versions)
         inputs = {
             "run_id": run.run_id if own else None,
             "policy_id": run.base_policy_id,

@@ -3,15 +3,16 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline import db, prompts
+from pipeline import db, prompts, versions
 from pipeline.engines import EngineProcess, installed_version
+from pipeline.locks import Held, words
 from pipeline.policies import EMBEDDED, base_policy, find_base
 from pipeline.store import Store
 from pipeline.workers import Pool, Worker
@@ -33,6 +34,8 @@ class Processes:
         self._loaded: str | None = None
         # The policy whose first batch was compared with the trainer since the engine took its weights.
         self.checked: str | None = None
+        # Whose logs they write.
+        self.who = "reval"
         self._trainer: Worker | None = None
 
     def engine(self, location: str) -> EngineProcess:
@@ -66,7 +69,7 @@ class Processes:
     @cached_property
     def verifiers(self) -> Pool:
         n_workers = self._runtime.verifier_workers or len(os.sched_getaffinity(0))
-        log = self._store.layout.log("verifier")
+        log = self._store.layout.log(self.who, "verifier")
         return Pool("pipeline.verifier_process", n_workers, self._score.max_seconds, log)
 
     @property
@@ -74,7 +77,7 @@ class Processes:
         return self._runtime.device != "cpu" and Path("/dev/nvidia0").exists()
 
     def _log(self, name: str) -> Path | None:
-        return None if self._verbose else self._store.layout.log(name)
+        return None if self._verbose else self._store.layout.log(self.who, name)
 
     def close(self) -> None:
         if self._engine is not None:
@@ -145,37 +148,57 @@ def policy_location(store: Store, policy_id: str) -> str:
             f"policy {policy_id!r} is not in {store.layout.root}; "
             '`reval sql "SELECT policy_id FROM policies"` lists those that are'
         )
-    location = store.layout.resolve(found[0])
-    if not Path(location).is_dir():
-        raise UserError(f"policy {policy_id!r}: its folder {location} is gone")
-    return location
+    folder = Path(found[0]) if Path(found[0]).is_absolute() else store.files.bring(found[0])
+    if not folder.is_dir():
+        raise UserError(f"policy {policy_id!r}: its folder {folder} is gone")
+    return str(folder)
 
 
 def check(
-    flow: str, config: Config, archive: str | Path, *, name: str | None = None, policy_id: str | None = None
+    flow: str,
+    config: Config,
+    archive: str | Path,
+    *,
+    name: str | None = None,
+    policy_id: str | None = None,
+    at: str | None = None,
 ) -> None:
     """Finds what is wrong with a request before anything is made for it.
 
     Raises:
         UserError: the run's name cannot be one or belongs to a run with other settings (the message names the first that
-            differs), the engine is not installed, a policy is not to be had, or `archive` is, or holds, something else.
+            differs), the engine is not installed, a policy or a state is not to be had, or `archive` is, or holds,
+            something else.
     """
     check_name("run", name or config.recipe)
     if flow in ("iterate", "evaluate"):
         installed_version(config.runtime.engine)
     if config.policy.base != EMBEDDED:
         find_base(config.policy.base)
-    if flow in ("iterate", "init") and Store.vacant(archive):
+    if flow in ("iterate", "init") and Store.vacant(archive, config.runtime.storage):
         return
-    store = Store(archive)
+    store = Store(archive, config.runtime.storage)
     if policy_id is not None:
         policy_location(store, policy_id)
+    snapshot_id = versions.resolve(store, at).snapshot_id
     if name is not None and (found := _recorded(store, name)):
-        began, asked = json.loads(found["config"]), config.record()
-        theirs = {"flow": found["flow"], "base_policy": policy_id and found["base_policy_id"], **began}
-        ours = {"flow": flow, "base_policy": policy_id, **asked}
-        if changed := next(differences(ours, theirs), None):
-            raise UserError(f"run {name}: {changed} since it began; choose another run name or the old value")
+        _check_same(name, flow, config, policy_id, snapshot_id, found)
+
+
+def _check_same(
+    name: str, flow: str, config: Config, policy_id: str | None, snapshot_id: str | None, found: dict[str, Any]
+) -> None:
+    """What a recorded run is asked for now has to be what it was begun with; null is not asked for."""
+    began, asked = json.loads(found["config"]), config.record()
+    theirs = {
+        "flow": found["flow"],
+        "base_policy": policy_id and found["base_policy_id"],
+        "snapshot": snapshot_id and found["snapshot_id"],
+        **began,
+    }
+    ours = {"flow": flow, "base_policy": policy_id, "snapshot": snapshot_id, **asked}
+    if changed := next(differences(ours, theirs), None):
+        raise UserError(f"run {name}: {changed} since it began; choose another run name or the old value")
 
 
 @contextmanager
@@ -186,38 +209,66 @@ def open_run(
     *,
     name: str | None = None,
     policy_id: str | None = None,
+    at: str | None = None,
     begin: bool = True,
     verbose: bool = False,
 ) -> Iterator[Run]:
     """Begins a run, or goes on with one; ends its processes whatever happens.
 
     Without a name, it is the unfinished run of the same flow and settings if there is one, else a new one named after
-    the recipe (of `retrain`, after the flow). An archive, base policy and prompts are made where they are missing.
+    the recipe (of `retrain`, after the flow). An archive, base policy and prompts are made where they are missing. The
+    run's name is locked for as long: no other process can go on with it meanwhile.
 
     Args:
         policy_id: the policy to start from; null is the recipe's base policy.
+        at: the state a retraining draws from, a snapshot, label or time; null is the newest when it begins.
         begin: make a new run if none of these settings is unfinished.
 
     Raises:
-        UserError: see `check`; or there is no run to go on with and none may begin.
+        UserError: see `check`; or there is no run to go on with and none may begin; or another process runs it.
     """
-    check(flow, config, archive, name=name, policy_id=policy_id)
-    store = Store.create(archive) if begin and flow == "iterate" else Store(archive)
-    if not begin and not (_recorded(store, name) if name else _unfinished(store, flow, config, policy_id)):
+    check(flow, config, archive, name=name, policy_id=policy_id, at=at)
+    options = config.runtime.storage
+    store = Store.create(archive, options) if begin and flow == "iterate" else Store(archive, options)
+    snapshot_id = versions.resolve(store, at).snapshot_id
+    asked = (flow, config, policy_id, snapshot_id)
+    if not begin and not (_recorded(store, name) if name else _unfinished(store, *asked)):
         raise UserError(f"no run {name or 'of these settings'} to go on with in {archive}; `reval generate` begins one")
     if name and (recorded := _recorded(store, name)):
         policy_id = recorded["base_policy_id"]  # it goes on from where it began, whether or not that is said again
     processes = Processes(config, store, verbose=verbose)
     try:
-        prompts.ensure(store, config)
-        if policy_id is None:
-            policy_id = base_policy(store, config, processes.trainer)
-        run_id = name or _unfinished(store, flow, config, policy_id) or _new_name(store, flow, config)
-        if not _recorded(store, run_id):
-            _record(store, run_id, flow, config, policy_id)
-        yield Run(run_id, flow, config, store, policy_id, processes)
+        with store.lock("base"):  # questions and base policies belong to all runs
+            prompts.ensure(store, config)
+            if policy_id is None:
+                policy_id = base_policy(store, config, processes.trainer)
+        run_id = name or _unfinished(store, flow, config, policy_id, snapshot_id) or _new_name(store, flow, config)
+        processes.who = run_id
+        with _alone(store, run_id):
+            if found := _recorded(store, run_id):
+                _check_same(run_id, flow, config, policy_id, snapshot_id, found)
+            else:
+                _record(store, run_id, flow, config, policy_id, snapshot_id)
+            yield Run(run_id, flow, config, store, policy_id, processes)
     finally:
         processes.close()
+
+
+@contextmanager
+def _alone(store: Store, run_id: str) -> Iterator[None]:
+    """Holds the run's name.
+
+    Raises:
+        UserError: another process has it; the message says which.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(store.lock(f"run-{run_id}", wait=False))
+        except Held as error:
+            raise UserError(
+                f"run {run_id} is being run by {words(error.holder)}; wait for it, or choose another name with --run"
+            ) from None
+        yield
 
 
 def _recorded(store: Store, run_id: str) -> dict[str, Any] | None:
@@ -226,9 +277,9 @@ def _recorded(store: Store, run_id: str) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
-def _unfinished(store: Store, flow: str, config: Config, policy_id: str | None) -> str | None:
+def _unfinished(store: Store, flow: str, config: Config, policy_id: str | None, snapshot_id: str | None) -> str | None:
     asked = {"flow": flow, "config": config.record_json(), "n_iterations": config.iterations}
-    found = db.query(store, "unfinished_runs", base_policy_id=policy_id, **asked)
+    found = db.query(store, "unfinished_runs", base_policy_id=policy_id, snapshot_id=snapshot_id, **asked)
     return found["run_id"][0].as_py() if len(found) else None
 
 
@@ -239,7 +290,7 @@ def _new_name(store: Store, flow: str, config: Config) -> str:
     return name
 
 
-def _record(store: Store, run_id: str, flow: str, config: Config, policy_id: str) -> None:
+def _record(store: Store, run_id: str, flow: str, config: Config, policy_id: str, snapshot_id: str | None) -> None:
     newest = db.query(store, "newest_snapshot")["snapshot_id"].to_pylist()
     row = {
         "run_id": run_id,
@@ -249,6 +300,6 @@ def _record(store: Store, run_id: str, flow: str, config: Config, policy_id: str
         "base_policy_id": policy_id,
         "benchmark": prompts.benchmark(config),
         "n_iterations": config.iterations,
-        "snapshot_id": newest[0] if newest else None,
+        "snapshot_id": snapshot_id or (newest[0] if newest else None),
     }
     store.write(f"{run_id}/run", {"runs": pa.Table.from_pylist([row])})

@@ -1,26 +1,33 @@
 """The archive's tables: Delta Lake, one writer's discipline.
 
 A shard is a set of Parquet files, one per table it adds to, committed under one name. Guarantees:
-- all of a shard's files are complete and on disk (fsync) before the first commit names one of them;
+- all of a shard's files are complete and on disk (fsync, or an object store's promise) before a commit names one;
 - each commit carries the shard's name as an application transaction id, so a shard is committed once or not at all;
 - a file's name is a digest of its shard's, so a run killed between two commits of a shard is finished from the files
   on disk, and what one table already shows is never made anew for the other. The last table of a shard is the one
   through which readers look, so nothing is half visible.
-Not guaranteed here: two processes writing shards of the same name at the same time.
+Two processes never write shards of one name at a time: a run's own are under the run's lock, others under `lock`.
 """
 
 import datetime
-import os
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
+from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction
 
-from pipeline.layout import Layout
+from pipeline import files, marker, torn
+from pipeline.layout import MARKER, Layout, shard_file
+from pipeline.parquet import write_parquet
+from pipeline.progress import log
 from schemas import TABLES, UserError, conform, digest
 
 Versions = dict[str, int]
@@ -28,76 +35,134 @@ Versions = dict[str, int]
 # Reading a log costs what came after its last checkpoint. Measured over 400 snapshots: 33 ms each at 100 commits, which
 # is Delta's default, 18 ms at 25; at 10 it is 15 ms, and the log grows twice as fast.
 CHECKPOINT_COMMITS = 25
+HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 
 
 class Store:
-    """Handles on the tables of one archive. Cheap to make; holds no locks and no open files."""
+    """Handles on the tables of one archive. Cheap to make; holds no open files."""
 
-    def __init__(self, root: str | Path) -> None:
-        """Opens an existing archive.
+    def __init__(self, root: str | Path, options: Mapping[str, str] | None = None) -> None:
+        """Opens an existing archive; one of an older reval first takes on the columns added since, and says so.
+
+        Args:
+            root: a folder, or the URL of one in an object store.
+            options: Delta's storage options, on top of what the environment says.
 
         Raises:
             UserError: `root` is not an archive, or was written by a newer reval.
         """
-        self.layout = Layout(Path(root).expanduser().resolve())
-        self.layout.check()
+        self.files = files.at(root, options)
+        self.layout = Layout(self.files.uri, self.files.local)
+        self.marker = self._read_marker()
         self._tables: dict[str, DeltaTable] = {}
         self._n_rows: dict[str, tuple[int, int]] = {}
+        if self.marker.outdated:
+            self._migrate()
+
+    def _read_marker(self) -> marker.Marker:
+        content = self.files.read(MARKER)
+        return marker.parse(self.files.uri, content, exists=content is not None or not _absent(self.files))
 
     @classmethod
-    def create(cls, root: str | Path) -> "Store":
+    def create(cls, root: str | Path, options: Mapping[str, str] | None = None) -> "Store":
         """Opens the archive at `root`, making an empty one first where there is nothing.
 
         Raises:
             UserError: `root` holds other files, or an archive of a newer format.
         """
-        if cls.vacant(root):
-            layout = Layout(Path(root).expanduser().resolve())
+        there = files.at(root, options)
+        if cls.vacant(root, options):
             try:
-                layout.root.mkdir(parents=True, exist_ok=True)
-                for table in TABLES.values():
-                    DeltaTable.create(
-                        str(layout.table(table.name)),
-                        table.schema,
-                        mode="ignore",
-                        name=table.name,
-                        description=table.doc,
-                        configuration={"delta.checkpointInterval": str(CHECKPOINT_COMMITS)},
-                    )
-                layout.claim()
-            except OSError as error:
+                for name in TABLES:
+                    _create_table(there, name)
+                there.make(MARKER, lambda path: _write(path, marker.Marker().dump()))
+            except (OSError, DeltaError) as error:
                 raise UserError(f"archive {root} cannot be made: {error}; choose another with --archive") from error
-        return cls(root)
+        return cls(root, options)
 
     @staticmethod
-    def vacant(root: str | Path) -> bool:
+    def vacant(root: str | Path, options: Mapping[str, str] | None = None) -> bool:
         """Whether an archive can be made at `root`: there is nothing, or one that was begun and never finished."""
-        layout = Layout(Path(root).expanduser().resolve())
-        if layout.marker.exists() or not layout.root.exists():
-            return not layout.root.exists()
-        return layout.root.is_dir() and {path.name for path in layout.root.iterdir()} <= {*TABLES, "reval.tmp"}
+        there = files.at(root, options)
+        if there.read(MARKER) is not None:
+            return False
+        return _absent(there) or there.names() <= {*TABLES, f".{MARKER}.tmp"}
+
+    def _migrate(self) -> None:
+        """Gives every table the columns it lacks; rows written before have null there."""
+        with self.lock("migration"):
+            self.marker = self._read_marker()  # another process may have done it by now
+            for name in self.marker.outdated:
+                if name not in self.marker.tables:
+                    _create_table(self.files, name)
+                    continue
+                table = self._table(name)
+                there = {field.name: field for field in table.schema().fields}
+                ours = Schema.from_arrow(TABLES[name].schema).fields
+                if added := [field for field in ours if field.name not in there]:
+                    table.alter.add_columns(added)
+                for field in ours:
+                    if field.nullable and field.name in there and not there[field.name].nullable:
+                        table.alter.drop_column_not_null(field.name)
+            if self.marker.outdated:
+                began = {**{name: TABLES[name].version for name in self.marker.outdated}, **self.marker.began}
+                taken_on = replace(marker.Marker(), began=began)
+                self.files.make(MARKER, lambda path: _write(path, taken_on.dump()))
+                log.info(
+                    "archive %s is of an older reval: its tables %s now have the columns added since; no row was changed",
+                    self.layout.root,
+                    ", ".join(self.marker.outdated),
+                )
+                self.marker, self._tables = taken_on, {}
+
+    @contextmanager
+    def lock(self, name: str, *, wait: bool = True) -> Iterator[None]:
+        """Holds a lock on a name within the archive; a process that dies keeps none.
+
+        Raises:
+            Held: another process has it, and `wait` is false.
+        """
+        with self.files.lock(name, wait=wait):
+            yield
 
     def _table(self, name: str) -> DeltaTable:
         """The table at its newest version."""
         if name in self._tables:
             self._tables[name].update_incremental()
         else:
-            self._tables[name] = DeltaTable(str(self.layout.table(name)))
+            self._tables[name] = self.at(name)
         return self._tables[name]
+
+    def at(self, name: str, version: int | None = None) -> DeltaTable:
+        """The table at a version, null: the newest. A commit that a loss of power left half written is put aside."""
+        address = f"{self.layout.root}/{name}"
+        try:
+            return DeltaTable(address, version=version, storage_options=self.files.options or None)
+        except (DeltaError, OSError, ValueError):
+            if not torn.put_aside(self.files, name):
+                raise
+            return DeltaTable(address, version=version, storage_options=self.files.options or None)
 
     def versions(self) -> Versions:
         """The newest version of every table except snapshots, which names the others' versions."""
         return {name: self._table(name).version() for name in TABLES if name != "snapshots"}
 
-    def files(self, name: str, version: int | None = None) -> list[str]:
-        """Addresses of the Parquet files that make up a table, in the same order every time."""
+    def shards(self, name: str, version: int | None = None) -> list[str]:
+        """Paths of the Parquet files that make up a table, in the same order every time."""
         table = self._table(name)
         if version is not None and version != table.version():
-            table = DeltaTable(str(self.layout.table(name)), version=version)
-        return sorted(table.file_uris())
+            table = self.at(name, version)
+        return sorted(f"{name}/{uri.rsplit('/', 1)[1]}" for uri in table.file_uris())
+
+    def logged(self, name: str, version: int | None = None) -> dict[str, tuple[int, int]]:
+        """What the log says of a table's files: their bytes and rows, by path."""
+        found = self.at(name, version) if version is not None else self._table(name)
+        adds = pa.table(found.get_add_actions(flatten=True))
+        paths, sizes, rows = (adds[column].to_pylist() for column in ("path", "size_bytes", "num_records"))
+        return {f"{name}/{path}": (size, n) for path, size, n in zip(paths, sizes, rows, strict=True)}
 
     def n_rows(self, name: str, version: int) -> int:
-        """Rows of a table at a version, as its log has them."""
+        """Rows of a table at its newest version, which `version` is, as its log has them."""
         if self._n_rows.get(name, (-1, 0))[0] != version:
             self._n_rows[name] = (version, self._table(name).count())
         return self._n_rows[name][1]
@@ -113,7 +178,7 @@ class Store:
         """
         if self.committed(shard, tables[-1]):
             return True
-        if all(self._file(shard, name).exists() for name in tables):
+        if all(self.files.size(shard_file(shard, name)) is not None for name in tables):
             self._commit(shard, tables)
             return True
         return False
@@ -126,7 +191,7 @@ class Store:
         """
         fitted = {name: conform(table, name) for name, table in rows.items()}
         for name, table in fitted.items():
-            self._write_file(self._file(shard, name), table)
+            self.files.make(shard_file(shard, name), partial(write_parquet, table, name))
         self._commit(shard, tuple(fitted))
 
     def snapshot(
@@ -141,6 +206,7 @@ class Store:
         """Names the present state of all tables; returns the snapshot's id. Under a name already used, does nothing."""
         snapshot_id = digest("snapshot", shard)[:12]
         if not self.recover(shard, ("snapshots",)):
+            versions = self.versions()
             row = {
                 "snapshot_id": snapshot_id,
                 "created_at": datetime.datetime.now(datetime.UTC),
@@ -148,50 +214,68 @@ class Store:
                 "run_id": run_id,
                 "iteration": iteration,
                 "seconds": seconds,
-                "versions": list((versions := self.versions()).items()),
+                "versions": list(versions.items()),
                 "n_rows": [(name, self.n_rows(name, version)) for name, version in versions.items()],
             }
             self.write(shard, {"snapshots": pa.Table.from_pylist([row], TABLES["snapshots"].schema)})
         return snapshot_id
 
-    def _file(self, shard: str, table: str) -> Path:
-        return self.layout.table(table) / f"part-{digest(shard)}.parquet"
-
-    def _write_file(self, path: Path, rows: pa.Table) -> None:
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        pq.write_table(rows, temporary, compression="zstd")
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
-
     def _commit(self, shard: str, tables: tuple[str, ...]) -> None:
         for name in tables:
-            if self.committed(shard, name):
-                continue
-            path = self._file(shard, name)
-            status = path.stat()
-            n_rows = pq.read_metadata(path).num_rows
-            add = AddAction(
-                path.name,
-                status.st_size,
-                partition_values={},
-                modification_time=int(time.time() * 1000),
-                data_change=True,
-                stats=f'{{"numRecords": {n_rows}}}',
-            )
-            self._table(name).create_write_transaction(
-                [add],
-                mode="append",
-                schema=self._table(name).schema(),
-                commit_properties=CommitProperties(app_transactions=[Transaction(shard, 1)]),
-                post_commithook_properties=PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False),
-            )
+            if not self.committed(shard, name):
+                self.append(name, [shard_file(shard, name)], [shard])
+
+    def append(self, name: str, paths: list[str], shards: list[str]) -> None:
+        """Commits Parquet files of a table that are in place, as the shards of these names.
+
+        Raises:
+            UserError: the lock that allowed it was lost to another process.
+        """
+        if self.files.lost:
+            raise UserError(f"{self.layout.root}: this process was away too long and another took its lock; run it again")
+        table = self._table(name)
+        table.create_write_transaction(
+            [self.added(path) for path in paths],
+            mode="append",
+            schema=table.schema(),
+            commit_properties=CommitProperties(app_transactions=[Transaction(shard, 1) for shard in shards]),
+            post_commithook_properties=HOOKS,
+        )
+        torn.settle(self.files, name, self._table(name).version())
+
+    def added(self, path: str, *, data_change: bool = True) -> AddAction:
+        """What the log says of a file."""
+        size = self.files.size(path)
+        assert size is not None, path
+        with self.files.open(path) as file:
+            n_rows = pq.read_metadata(file).num_rows
+        return AddAction(
+            path.split("/", 1)[1],
+            size,
+            partition_values={},
+            modification_time=int(time.time() * 1000),
+            data_change=data_change,
+            stats=json.dumps({"numRecords": n_rows}),
+        )
 
 
-def sync(path: Path) -> None:
-    """Has the operating system put a file, or a directory's entries, on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _create_table(there: files.Files, name: str) -> None:
+    DeltaTable.create(
+        f"{there.uri}/{name}",
+        TABLES[name].schema,
+        mode="ignore",
+        name=name,
+        description=TABLES[name].doc,
+        configuration={"delta.checkpointInterval": str(CHECKPOINT_COMMITS)},
+        storage_options=there.options or None,
+    )
+
+
+def _absent(there: files.Files) -> bool:
+    if isinstance(there, files.Folder):
+        return not there.local.exists()
+    return not there.names()
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

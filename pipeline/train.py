@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 from pipeline.materialise import Shard, materialise
 from pipeline.progress import bar
 from pipeline.run import Run
-from pipeline.store import sync
 
 
 def train(run: Run, iteration: int) -> None:
@@ -37,7 +36,7 @@ def train(run: Run, iteration: int) -> None:
         written = Settings(
             policy=run.location(parent_id),
             # The moments go with the run: another run's, or a base policy's, are none of its own.
-            optimizer=str(layout.optimizer(parent_id)) if iteration > 1 else None,
+            optimizer=str(run.store.files.bring(layout.relative(layout.optimizer(parent_id)))) if iteration > 1 else None,
             policy_out=str(layout.weights(pass_id)),
             optimizer_out=str(layout.optimizer(pass_id)),
             objective=settings.objective,
@@ -58,8 +57,8 @@ def train(run: Run, iteration: int) -> None:
         updates = pq.read_table(folder / "updates.parquet")
         weights = layout.weights(pass_id)
         moments = layout.optimizer(pass_id)
-        for path in (*weights.iterdir(), weights, weights.parent, moments, moments.parent, layout.root):
-            sync(path)
+        for path in (weights, moments):
+            run.store.files.keep(path)
         names = {"pass_id": pass_id, "run_id": run.run_id, "iteration": iteration, "policy_id": pass_id}
         record = {
             **names,

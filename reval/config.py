@@ -101,6 +101,8 @@ class Runtime(Section):
     """Padded tokens in one forward pass of the trainer."""
     verifier_workers: int = Field(0, ge=0)
     """Processes that check answers; 0 is one per core."""
+    storage: dict[str, str] = {}
+    """Delta's storage options of an archive in an object store, on top of what the environment says."""
 
 
 class Config(Section):

@@ -13,7 +13,7 @@ def store(tmp_path_factory) -> Store:
 
 
 def files(store: Store) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in store.layout.root.parent.rglob("*") if path.is_file()}
+    return {str(path): path.stat().st_mtime_ns for path in store.layout.local.parent.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def files(store: Store) -> dict[str, int]:
     ],
 )
 def test_only_questions_are_answered(store, statement) -> None:
-    (store.layout.root.parent / "outside.csv").write_text("secret\n1\n")
+    (store.layout.local.parent / "outside.csv").write_text("secret\n1\n")
     before = files(store)
     with pytest.raises(UserError, match=r"^SQL: [^\n]+$"):
         db.ask(store, statement.format(root=store.layout.root)).read_all()

@@ -56,7 +56,7 @@ def test_ids_are_those_the_trainer_would_make(home) -> None:
 
     store = Store(home / "archive")
     location = ask(home, "SELECT location FROM policies WHERE parent_id IS NULL")[0][0]
-    tokenizer = AutoTokenizer.from_pretrained(store.layout.resolve(location))
+    tokenizer = AutoTokenizer.from_pretrained(store.layout.local / location)
     rows = ask(
         home,
         "SELECT p.problem, r.prompt_token_ids, r.response_token_ids, r.response_text, t.n_prompt_tokens, t.n_response_tokens, "

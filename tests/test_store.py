@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from pipeline import db
+from pipeline import db, versions
+from pipeline.files import Folder
 from pipeline.materialise import Shard, commit, materialise
 from pipeline.store import Store
 from schemas import SchemaError, UserError
@@ -79,14 +80,14 @@ def test_death_between_commits_is_finished_from_the_files(store, monkeypatch, co
 
 
 def test_death_before_the_last_file_shows_nothing_and_is_made_anew(store, monkeypatch) -> None:
-    real = Store._write_file
+    real = Folder.make
 
-    def dying(self, path, rows):
-        if "verdicts" in str(path):
+    def dying(self, path, write):
+        if "verdicts" in path:
             raise KeyboardInterrupt
-        real(self, path, rows)
+        real(self, path, write)
 
-    monkeypatch.setattr(Store, "_write_file", dying)
+    monkeypatch.setattr(Folder, "make", dying)
     with pytest.raises(KeyboardInterrupt):
         store.write("s", {"references": references("old"), "verdicts": verdicts("old")})
     monkeypatch.undo()
@@ -99,7 +100,7 @@ def test_death_before_the_last_file_shows_nothing_and_is_made_anew(store, monkey
 def test_rows_that_do_not_fit_leave_nothing(store) -> None:
     with pytest.raises(SchemaError):
         store.write("s", {"references": references("a"), "verdicts": references("a")})
-    assert not list(store.layout.table("references").glob("*.parquet"))
+    assert not list(store.layout.local.joinpath("references").glob("*.parquet"))
 
 
 def test_materialise_makes_only_what_is_missing(store) -> None:
@@ -129,20 +130,21 @@ def test_materialise_makes_only_what_is_missing(store) -> None:
 def test_a_snapshot_keeps_answering(store) -> None:
     store.write("one", {"references": references("a")})
     then = store.snapshot("first", "test")
+    at_then = versions.resolve(store, then).versions
     store.write("two", {"references": references("b")})
     assert store.snapshot("first", "test") == then, "a name stands for one state for ever"
     count = 'SELECT count(*) AS n FROM "references"'
-    assert db.ask(store, count, at=then).read_all()["n"].to_pylist() == [1]
+    assert db.ask(store, count, at_then).read_all()["n"].to_pylist() == [1]
     assert db.ask(store, count).read_all()["n"].to_pylist() == [2]
     with pytest.raises(UserError, match="snapshot 'nope' is not in the archive"):
-        db.ask(store, count, at="nope")
+        versions.resolve(store, "nope")
 
 
 def test_other_readers_see_ordinary_delta_tables(store) -> None:
     import polars as pl
 
     store.write("one", {"references": references("a")})
-    assert pl.scan_delta(str(store.layout.table("references"))).collect()["trajectory_id"].to_list() == ["a"]
+    assert pl.scan_delta(f"{store.layout.root}/references").collect()["trajectory_id"].to_list() == ["a"]
 
 
 @pytest.mark.parametrize(

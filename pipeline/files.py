@@ -1,0 +1,312 @@
+"""The files of an archive, in a folder or in an object store, behind one small set of verbs.
+
+A file appears whole or not at all, and once it has appeared it stays through a loss of power. Paths are relative to
+the archive and have forward slashes.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from pipeline.locks import Lease, flocked
+from schemas import UserError, digest
+
+LOCKS = "locks"
+
+
+class Files(Protocol):
+    """What both kinds can do.
+
+    `uri` is the address other libraries take; `local` a folder for what has to be ordinary files: in a folder the
+    archive itself, else a cache of it.
+    """
+
+    uri: str
+    local: Path
+    options: dict[str, str]
+
+    def make(self, path: str, write: Callable[[Path], None]) -> None:
+        """Has `write` write an ordinary file, which then becomes `path`."""
+
+    def read(self, path: str) -> bytes | None:
+        """The contents; null: there is no such file."""
+
+    def size(self, path: str) -> int | None:
+        """Bytes; null: there is no such file."""
+
+    def listing(self, folder: str) -> dict[str, int]:
+        """Paths of all files below a folder, with their bytes."""
+
+    def names(self) -> set[str]:
+        """What lies at the archive's top, files and folders."""
+
+    def move(self, path: str, to: str) -> None: ...
+
+    def open(self, path: str) -> BinaryIO:
+        """To read and to seek in."""
+
+    def keep(self, path: Path) -> None:
+        """Makes a file or a folder written under `local` part of the archive."""
+
+    def bring(self, path: str) -> Path:
+        """The file or folder `path` as ordinary files; the path may not exist if the archive has none."""
+
+    def lock(self, name: str, *, wait: bool) -> AbstractContextManager[None]:
+        """Holds a named lock. Raises: Held."""
+
+    def locks(self) -> list[str]:
+        """Names that may be locked."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether a lock was taken over by another process while it was held here."""
+
+
+def at(root: str | Path, options: Mapping[str, str] | None = None) -> Files:
+    """The files of the archive at `root`, a folder or a URL."""
+    text = str(root)
+    if "://" not in text or text.startswith("file://"):
+        return Folder(Path(text.removeprefix("file://")).expanduser().resolve())
+    return Bucket(text.rstrip("/"), dict(options or {}))
+
+
+class Folder:
+    """An archive on a disk."""
+
+    lost = False
+
+    def __init__(self, root: Path) -> None:
+        self.uri, self.local, self.options = str(root), root, dict[str, str]()
+
+    def make(self, path: str, write: Callable[[Path], None]) -> None:
+        final = self.local / path
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.with_name(f".{final.name}.tmp")
+        try:
+            write(temporary)
+            sync(temporary)
+            os.replace(temporary, final)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync(final.parent)
+
+    def read(self, path: str) -> bytes | None:
+        try:
+            return (self.local / path).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def size(self, path: str) -> int | None:
+        try:
+            return (self.local / path).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def listing(self, folder: str) -> dict[str, int]:
+        found = (path for path in (self.local / folder).rglob("*") if path.is_file())
+        return {path.relative_to(self.local).as_posix(): path.stat().st_size for path in found}
+
+    def names(self) -> set[str]:
+        return {path.name for path in self.local.iterdir()} if self.local.is_dir() else set()
+
+    def move(self, path: str, to: str) -> None:
+        final = self.local / to
+        final.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(self.local / path, final)
+        sync(final.parent)
+
+    def open(self, path: str) -> BinaryIO:
+        return (self.local / path).open("rb")
+
+    def keep(self, path: Path) -> None:
+        for file in path.rglob("*") if path.is_dir() else ():
+            sync(file)
+        for folder in (path, *path.parents):
+            sync(folder)
+            if folder == self.local:
+                break
+
+    def bring(self, path: str) -> Path:
+        return self.local / path
+
+    def lock(self, name: str, *, wait: bool) -> AbstractContextManager[None]:
+        return flocked(self.local / LOCKS / name, name, wait=wait)
+
+    def locks(self) -> list[str]:
+        folder = self.local / LOCKS
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+class Bucket:
+    """An archive in an object store: s3://, gs://, az://. Options are Delta's, on top of the environment's."""
+
+    def __init__(self, root: str, options: dict[str, str]) -> None:
+        from obstore.exceptions import BaseError
+        from obstore.store import from_url
+
+        self.uri, self.options = root, options
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        self.local = cache / "reval" / digest(root)[:16]
+        self._leases: list[Lease] = []
+        named: Any = {key.lower().removeprefix("aws_"): value for key, value in options.items()}
+        client: Any = {"allow_http": named.pop("allow_http")} if "allow_http" in named else {}
+        try:
+            self._objects = from_url(root, config=named, client_options=client)  # and what the environment says
+        except (BaseError, ValueError) as error:
+            raise UserError(f"archive {root}: {str(error).splitlines()[0]}") from None
+
+    def make(self, path: str, write: Callable[[Path], None]) -> None:
+        import obstore
+
+        temporary = self.local / "scratch" / f"{os.getpid()}-{digest(path)}.tmp"
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            with _named(self.uri):
+                obstore.put(self._objects, path, temporary)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def read(self, path: str) -> bytes | None:
+        import obstore
+
+        try:
+            with _named(self.uri):
+                return bytes(obstore.get(self._objects, path).bytes())
+        except FileNotFoundError:
+            return None
+
+    def size(self, path: str) -> int | None:
+        import obstore
+
+        try:
+            with _named(self.uri):
+                return int(obstore.head(self._objects, path)["size"])
+        except FileNotFoundError:
+            return None
+
+    def listing(self, folder: str) -> dict[str, int]:
+        import obstore
+
+        with _named(self.uri):
+            return {item["path"]: item["size"] for page in obstore.list(self._objects, folder) for item in page}
+
+    def names(self) -> set[str]:
+        import obstore
+
+        with _named(self.uri):
+            found = obstore.list_with_delimiter(self._objects)
+        return {
+            path.rstrip("/").split("/")[-1]
+            for path in (*found["common_prefixes"], *(o["path"] for o in found["objects"]))
+        }
+
+    def move(self, path: str, to: str) -> None:
+        import obstore
+
+        with _named(self.uri):
+            obstore.rename(self._objects, path, to)
+
+    def open(self, path: str) -> BinaryIO:
+        import obstore
+
+        reader: Any = obstore.open_reader(self._objects, path, buffer_size=8 << 20)
+        return reader  # type: ignore[no-any-return]
+
+    def keep(self, path: Path) -> None:
+        import obstore
+
+        tags: dict[str, str | None] = {}
+        with _named(self.uri):
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                if file.is_file():
+                    name = file.relative_to(self.local).as_posix()
+                    tags[name] = obstore.put(self._objects, name, file)["e_tag"]
+        self._cached(path.relative_to(self.local).as_posix()).write_text(json.dumps(tags))
+
+    def bring(self, path: str) -> Path:
+        """Downloads it, unless this machine's copy is of the objects that are there now."""
+        import obstore
+
+        final, temporary = self.local / path, self.local / "scratch" / f"{os.getpid()}-{digest(path)}"
+        with _named(self.uri):
+            listed = [item for page in obstore.list(self._objects, path) for item in page]
+            if not listed and self.size(path) is not None:
+                listed = [obstore.head(self._objects, path)]
+        tags = {item["path"]: item["e_tag"] for item in listed}
+        cached = self._cached(path)
+        if not tags or (final.exists() and cached.exists() and json.loads(cached.read_text()) == tags):
+            return final
+        try:
+            for name in tags:
+                to = temporary / Path(name).relative_to(path)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                with to.open("wb") as out, _named(self.uri):
+                    for part in obstore.get(self._objects, name).stream(min_chunk_size=8 << 20):
+                        out.write(part)
+            _remove(final)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary, final)
+            cached.write_text(json.dumps(tags))
+        finally:
+            _remove(temporary)
+        return final
+
+    def _cached(self, path: str) -> Path:
+        """Notes which objects a local copy is of."""
+        note = self.local / "cached" / f"{digest(path)}.json"
+        note.parent.mkdir(parents=True, exist_ok=True)
+        return note
+
+    @contextmanager
+    def lock(self, name: str, *, wait: bool) -> Iterator[None]:
+        lease = Lease(self._objects, f"{LOCKS}/{name}", name)
+        self._leases.append(lease)
+        try:
+            with _named(self.uri), lease.held(wait=wait):
+                yield
+        finally:
+            self._leases.remove(lease)
+
+    def locks(self) -> list[str]:
+        return sorted(path.split("/", 1)[1] for path in self.listing(LOCKS))
+
+    @property
+    def lost(self) -> bool:
+        return any(lease.lost for lease in self._leases)
+
+
+@contextmanager
+def _named(uri: str) -> Iterator[None]:
+    """What the object store refuses, as one line; a file that is not there is a FileNotFoundError."""
+    from obstore.exceptions import BaseError, NotFoundError
+
+    try:
+        yield
+    except NotFoundError as error:
+        raise FileNotFoundError(str(error)) from None
+    except BaseError as error:
+        raise UserError(f"archive {uri}: {_first(error)}") from None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+def _first(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def sync(path: Path) -> None:
+    """Has the operating system put a file, or a folder's entries, on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
