@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import flows.archive  # noqa: F401  its commands
 from flows.app import DEFAULT_ARCHIVE, Archive, At, Recipe, RunName, Set, Verbose, app, command, myself, print_table
 
 
@@ -208,6 +209,7 @@ _stage("train", "Stage by stage, 5: train on the draws, which ends the iteration
 
 
 def main() -> None:
+    """Runs the command; the other modules add theirs by being imported."""
     app()
 
 

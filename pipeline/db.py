@@ -1,10 +1,11 @@
 """DuckDB over pinned versions of the archive. The database is in memory and holds only views; truth is in Parquet.
 
 Two ways in, over the same views:
-- `connect` for the pipeline's own queries: DuckDB reads the Parquet files itself.
-- `ask` for a user's SQL: DuckDB may open no file at all and is handed the tables as Arrow datasets. A filter on
-  statements alone does not hold: `WITH x AS (COPY ... TO 'shard.parquet') SELECT ...` and `EXPLAIN ANALYZE COPY ...`
-  write files in DuckDB 2.0 and pass for SELECT and EXPLAIN; `allowed_directories` lets them.
+- `connect` for the pipeline's own queries.
+- `ask` for a user's SQL. A filter on statements alone does not hold: `WITH x AS (COPY ... TO 'file') SELECT ...` and
+  `EXPLAIN ANALYZE COPY ...` write files in DuckDB 2.0 and pass for SELECT and EXPLAIN, and `allowed_directories` lets
+  them into the archive, and into `.tmp` in the present folder. So DuckDB has no file system there but ours, which only
+  reads, and only the files of the tables.
 """
 
 import re
@@ -15,12 +16,28 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset as pds
 
-from pipeline.store import Store, Versions
+from pipeline.files import Folder
+from pipeline.readonly import ReadOnly
+from pipeline.store import Sizes, Store, Versions
 from schemas import TABLES, UserError
 
 SQL = Path(__file__).parent / "sql"
+ASKING: dict[str, str | bool | int | float | list[str]] = {
+    "python_enable_replacements": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+    "allow_persistent_secrets": False,
+}
+SQL_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.int64(): "BIGINT",
+    pa.int32(): "INTEGER",
+    pa.float64(): "DOUBLE",
+    pa.float32(): "FLOAT",
+    pa.timestamp("us", tz="UTC"): "TIMESTAMP WITH TIME ZONE",
+}
 VIEWS = ("rollouts", "progress")  # in the order they build on one another
 
 
@@ -44,16 +61,47 @@ def connect(store: Store, versions: Versions | None = None, *, only: str | None 
     return connection
 
 
-def attach(connection: duckdb.DuckDBPyConnection, store: Store, name: str, shards: list[str], view: str = "") -> None:
-    """Makes a view (default: of the table's name) of some of a table's files, with all the table's columns."""
+def attach(connection: duckdb.DuckDBPyConnection, store: Store, name: str, shards: Sizes, view: str = "") -> None:
+    """Makes a view (default: of the table's name) of some of a table's files, with all the table's columns.
+
+    A file from before a column was added has null there. `shards` are paths with their bytes.
+    """
     view = view or name
-    if not shards:
+    if isinstance(store.files, Folder):
+        _view(connection, name, [f"{store.layout.root}/{path}" for path in shards], view)
+    else:
+        _view(connection, name, _mount(connection, store, shards, view), view)
+
+
+def _mount(connection: duckdb.DuckDBPyConnection, store: Store, shards: Sizes, protocol: str) -> list[str]:
+    """Gives DuckDB the files to read, under addresses of a protocol of their own."""
+    there = ReadOnly(protocol, store.files, shards)
+    connection.register_filesystem(there)
+    return there.addresses
+
+
+def _view(connection: duckdb.DuckDBPyConnection, name: str, addresses: list[str], view: str) -> None:
+    if not addresses:
         connection.register(view, TABLES[name].schema.empty_table())
         return
-    listed = ", ".join("'" + f"{store.layout.root}/{path}".replace("'", "''") + "'" for path in shards)
-    columns = ", ".join(f'"{column.name}"' for column in TABLES[name].columns)
-    mixed = ", union_by_name = true" if store.marker.mixed(name) else ""
-    connection.execute(f'CREATE VIEW "{view}" AS SELECT {columns} FROM read_parquet([{listed}]{mixed})')
+    listed = ", ".join(_quoted(address) for address in addresses)
+    schema = ", ".join(
+        f"{_quoted(c.name)}: {{name: {_quoted(c.name)}, type: {_quoted(_sql_type(c.type))}, default_value: NULL}}"
+        for c in TABLES[name].columns
+    )
+    connection.execute(f'CREATE VIEW "{view}" AS SELECT * FROM read_parquet([{listed}], schema = MAP {{{schema}}})')
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _sql_type(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"{_sql_type(kind.value_type)}[]"
+    if pa.types.is_map(kind):
+        return f"MAP({_sql_type(kind.key_type)}, {_sql_type(kind.item_type)})"
+    return SQL_TYPES[kind]
 
 
 def query(store: Store, name: str, /, **inputs: Any) -> pa.Table:
@@ -72,27 +120,29 @@ def ask(store: Store, statement: str, versions: Versions | None = None) -> pa.Re
     Raises:
         UserError: it is not exactly one SELECT or EXPLAIN, or it does not run.
     """
-    connection = duckdb.connect(":memory:", config={"python_enable_replacements": False})
+    connection = duckdb.connect(":memory:", config=ASKING)
     try:
         found = connection.extract_statements(statement)
     except duckdb.Error as error:
         raise UserError(f"SQL: {_first_lines(error)}") from None
-    allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
-    if len(found) != 1 or found[0].type not in allowed:
+    if len(found) != 1 or found[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
         kinds = ", ".join(s.type.name for s in found) or "nothing"
         raise UserError(
             f"SQL: one SELECT or EXPLAIN is allowed, not {kinds}: this only asks, it never changes the archive"
         )
+    allowed = list[str]()
     for name in TABLES:
-        files = [f"{store.layout.root}/{path}" for path in _files(store, name, versions)]
-        source = pds.dataset(files, schema=TABLES[name].schema) if files else TABLES[name].schema.empty_table()
-        connection.register(f"_{name}", source)
-        connection.execute(f'CREATE VIEW "{name}" AS SELECT * FROM "_{name}"')
+        addresses = _mount(connection, store, _files(store, name, versions), name)
+        allowed += addresses
+        _view(connection, name, addresses, name)
         for column in TABLES[name].columns:
-            comment = column.comment.replace("'", "''")
-            connection.execute(f"""COMMENT ON COLUMN "{name}"."{column.name}" IS '{comment}'""")
+            connection.execute(f'COMMENT ON COLUMN "{name}"."{column.name}" IS {_quoted(column.comment)}')
     _derive(connection, VIEWS)
-    connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+    # In this order: DuckDB adds its temporary directory to what is allowed, and refuses changes once access is off.
+    connection.execute("SET temp_directory = ''")
+    connection.execute(f"SET allowed_paths = [{', '.join(map(_quoted, allowed))}]")
+    connection.execute("SET enable_external_access = false; SET disabled_filesystems = 'LocalFileSystem'")
+    connection.execute("SET lock_configuration = true")
     try:
         reader = connection.sql(statement).to_arrow_reader()
     except duckdb.Error as error:
@@ -120,7 +170,7 @@ def _mentioned(statement: str | None) -> tuple[list[str], list[str]]:
     return [name for name in TABLES if re.search(rf"\b{name}\b", statement)], views
 
 
-def _files(store: Store, name: str, versions: Versions | None) -> list[str]:
+def _files(store: Store, name: str, versions: Versions | None) -> Sizes:
     """Files of a table at `versions`; a table made since then is empty, names of states are always the newest."""
     if versions is None or name in ("snapshots", "labels"):
         return store.shards(name)
@@ -133,5 +183,6 @@ def _derive(connection: duckdb.DuckDBPyConnection, views: Sequence[str]) -> None
 
 
 def _first_lines(error: Exception) -> str:
-    """DuckDB's message without its picture of the statement, on one line."""
-    return " ".join(line.strip() for line in str(error).split("\n\nLINE")[0].splitlines() if line.strip())
+    """DuckDB's message without its picture of the statement, on one line; of a traceback, its last line."""
+    lines = [line.strip() for line in str(error).split("\n\nLINE")[0].splitlines() if line.strip()]
+    return lines[-1] if any(line.startswith("Traceback") for line in lines) else " ".join(lines)

@@ -18,6 +18,15 @@ from schemas import UserError, digest
 LOCKS = "locks"
 
 
+class Reader(Protocol):
+    """An open file that any number of threads may read at once."""
+
+    def read(self, start: int, n: int) -> bytes:
+        """Up to `n` bytes from `start`."""
+
+    def close(self) -> None: ...
+
+
 class Files(Protocol):
     """What both kinds can do.
 
@@ -47,7 +56,9 @@ class Files(Protocol):
     def move(self, path: str, to: str) -> None: ...
 
     def open(self, path: str) -> BinaryIO:
-        """To read and to seek in."""
+        """To read and to seek in, by one thread."""
+
+    def reader(self, path: str) -> Reader: ...
 
     def keep(self, path: Path) -> None:
         """Makes a file or a folder written under `local` part of the archive."""
@@ -121,6 +132,9 @@ class Folder:
 
     def open(self, path: str) -> BinaryIO:
         return (self.local / path).open("rb")
+
+    def reader(self, path: str) -> Reader:
+        return _OnDisk(self.local / path)
 
     def keep(self, path: Path) -> None:
         for file in path.rglob("*") if path.is_dir() else ():
@@ -217,6 +231,9 @@ class Bucket:
         reader: Any = obstore.open_reader(self._objects, path, buffer_size=8 << 20)
         return reader  # type: ignore[no-any-return]
 
+    def reader(self, path: str) -> Reader:
+        return _Object(self._objects, path)
+
     def keep(self, path: Path) -> None:
         import obstore
 
@@ -278,6 +295,29 @@ class Bucket:
     @property
     def lost(self) -> bool:
         return any(lease.lost for lease in self._leases)
+
+
+class _OnDisk:
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def read(self, start: int, n: int) -> bytes:
+        return os.pread(self._descriptor, n, start)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class _Object:
+    def __init__(self, objects: Any, path: str) -> None:
+        self._objects, self._path = objects, path
+
+    def read(self, start: int, n: int) -> bytes:
+        import obstore
+
+        return obstore.get_range(self._objects, self._path, start=start, length=n).to_bytes()
+
+    def close(self) -> None: ...
 
 
 @contextmanager

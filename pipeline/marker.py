@@ -8,23 +8,18 @@ from schemas import ARCHIVE_FORMAT, READABLE_SINCE, TABLES, UserError
 
 @dataclass(frozen=True)
 class Marker:
-    """`tables` has the version of each table now, `began` that of its oldest files: they lack columns added since."""
+    """`tables` has the version of each table."""
 
     tables: dict[str, int] = field(default_factory=lambda: {name: table.version for name, table in TABLES.items()})
-    began: dict[str, int] = field(default_factory=lambda: {name: table.version for name, table in TABLES.items()})
 
     def dump(self) -> bytes:
-        content = {"format": ARCHIVE_FORMAT, "readable_since": READABLE_SINCE, "tables": self.tables, "began": self.began}
+        content = {"format": ARCHIVE_FORMAT, "readable_since": READABLE_SINCE, "tables": self.tables}
         return json.dumps(content).encode()
 
     @property
     def outdated(self) -> list[str]:
         """Tables that this reval has in a newer version, or at all."""
         return [name for name, table in TABLES.items() if self.tables.get(name, 0) < table.version]
-
-    def mixed(self, name: str) -> bool:
-        """Whether some files of a table may lack columns that others have."""
-        return self.began.get(name, 0) < TABLES[name].version
 
 
 def parse(root: str, content: bytes | None, *, exists: bool) -> Marker:
@@ -39,7 +34,6 @@ def parse(root: str, content: bytes | None, *, exists: bool) -> Marker:
     try:
         found = json.loads(content)
         newest, tables = int(found["format"]), {str(k): int(v) for k, v in found.get("tables", FIRST).items()}
-        began = {str(k): int(v) for k, v in found.get("began", FIRST).items()}
         needs = str(found.get("readable_since", "a newer one"))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"archive {root}: reval.json is damaged; it should read {Marker().dump().decode()!r}") from None
@@ -49,7 +43,7 @@ def parse(root: str, content: bytes | None, *, exists: bool) -> Marker:
         raise UserError(
             f"archive {root} has {what}: it was written by a newer reval than this {_version()}; it needs reval {needs}"
         )
-    return Marker(tables, began)
+    return Marker(tables)
 
 
 # What reval 0.1 made; its marker said no more than the format.

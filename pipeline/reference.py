@@ -6,7 +6,10 @@ import pyarrow as pa
 
 from pipeline.materialise import Shard, materialise
 from pipeline.progress import bar
-from pipeline.run import Run
+from pipeline.run import Run, policy_location
+from pipeline.store import Store
+from pipeline.workers import Worker
+from reval.config import Runtime
 from schemas import digest
 
 
@@ -21,23 +24,29 @@ def reference(run: Run, iteration: int) -> None:
             yield Shard(name, ("references",), lambda: compute(work, reference_id))
 
     def compute(work: pa.Table, reference_id: str) -> Mapping[str, pa.Table]:
-        with bar(f"reference, iteration {iteration}") as progress:
-            _, scores = run.processes.trainer().call(
-                "forward",
-                work.select(["prompt_token_ids", "response_token_ids"]),
-                progress=progress,
-                location=run.location(reference_id),
-                device=run.config.runtime.device,
-                micro_batch_tokens=run.config.runtime.micro_batch_tokens,
-            )
-        assert scores is not None
-        columns = {
-            "trajectory_id": work["trajectory_id"],
-            "reference_id": pa.array([reference_id] * len(work)),
-            "ref_logprob_sum": scores["logprob_sum"],
-            "ref_value": scores["value"],
-        }
-        return {"references": pa.table(columns)}
+        title = f"reference, iteration {iteration}"
+        return {"references": sums(run.processes.trainer(), run.store, reference_id, work, run.config.runtime, title)}
 
     with run.store.lock(f"reference-{run.reference_id(iteration)}"):  # other runs may stand on it and draw the same rows
         materialise(run.store, run.run_id, iteration, "reference", plan)
+
+
+def sums(trainer: Worker, store: Store, reference_id: str, work: pa.Table, runtime: Runtime, title: str) -> pa.Table:
+    """Rows of references for rows of trajectory_id, prompt_token_ids and response_token_ids."""
+    with bar(title) as progress:
+        _, scores = trainer.call(
+            "forward",
+            work.select(["prompt_token_ids", "response_token_ids"]),
+            progress=progress,
+            location=policy_location(store, reference_id),
+            device=runtime.device,
+            micro_batch_tokens=runtime.micro_batch_tokens,
+        )
+    assert scores is not None
+    columns = {
+        "trajectory_id": work["trajectory_id"],
+        "reference_id": pa.array([reference_id] * len(work)),
+        "ref_logprob_sum": scores["logprob_sum"],
+        "ref_value": scores["value"],
+    }
+    return pa.table(columns)

@@ -24,11 +24,17 @@ def score(run: Run, iteration: int) -> None:
             yield Shard(digest(judge, *work["trajectory_id"].to_pylist()), ("verdicts",), lambda: compute(work, judge))
 
     def compute(work: pa.Table, judge: str) -> Mapping[str, pa.Table]:
-        judged = verdicts(run.processes.verifiers, run.config.score.verifier, work, f"score, iteration {iteration}")
-        columns = {"trajectory_id": work["trajectory_id"], "verifier_id": pa.array([judge] * len(work))}
-        return {"verdicts": pa.table({**columns, **{name: judged[name] for name in judged.column_names}})}
+        pool, verifier = run.processes.verifiers, run.config.score.verifier
+        return {"verdicts": judged(pool, verifier, judge, work, f"score, iteration {iteration}")}
 
     materialise(run.store, run.run_id, iteration, "score", plan)
+
+
+def judged(pool: Pool, verifier: str, judge: str, work: pa.Table, title: str) -> pa.Table:
+    """Rows of verdicts for rows of trajectory_id, gold_answer and response_text; `judge` is the verifier's id."""
+    found = verdicts(pool, verifier, work, title)
+    columns = {"trajectory_id": work["trajectory_id"], "verifier_id": pa.array([judge] * len(work))}
+    return pa.table({**columns, **{name: found[name] for name in found.column_names}})
 
 
 def verdicts(pool: Pool, verifier: str, work: pa.Table, title: str) -> pa.Table:

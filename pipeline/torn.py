@@ -1,7 +1,8 @@
-"""Delta's own log after a loss of power: its writer does not wait for the disk, so what it wrote last may be torn.
+"""Delta's own log after a loss of power: delta-rs never waits for the disk, so what it wrote last may be torn.
 
 A commit counts as made only once `settle` has put it on disk. One that was cut before that is put aside, never deleted;
-its shard's files are still there, and the run that wrote them commits them again.
+its shard's files are still there, and the run that wrote them commits them again. An empty commit file is the worst
+kind: readers take it for a commit that did nothing.
 """
 
 import json
@@ -19,7 +20,7 @@ def settle(files: Files, table: str, version: int) -> None:
     if not isinstance(files, Folder):
         return
     folder = files.local / delta_log(table)
-    for name in (f"{version:020}.json", f"{version:020}.checkpoint.parquet", "_last_checkpoint"):
+    for name in (f"{version:020}.json", f"{version:020}.checkpoint.parquet"):
         if (folder / name).exists():
             sync(folder / name)
     sync(folder)
@@ -27,21 +28,22 @@ def settle(files: Files, table: str, version: int) -> None:
 
 def put_aside(files: Files, table: str) -> list[str]:
     """Moves what is torn at the end of a table's log to quarantine; returns what that was."""
-    entries = sorted(files.listing(delta_log(table)))
-    commits = [path for path in entries if path.endswith(".json")]
-    checkpoints = [path for path in entries if path.endswith(".checkpoint.parquet")]
-    pointers = [path for path in entries if path.endswith("_last_checkpoint")]
-    torn = [path for path in commits[-1:] if not _is_json_lines(files.read(path) or b"")]
-    torn += [path for path in checkpoints[-1:] if not _is_parquet(files, path)]
-    if pointers and (any(path in checkpoints for path in torn) or not _is_json_lines(files.read(pointers[0]) or b"")):
-        torn += pointers  # readers go without it
-    for path in torn:
+    if not isinstance(files, Folder):
+        return []
+    names = sorted(path.name for path in (files.local / delta_log(table)).glob("*"))
+    commits = [name for name in names if name.endswith(".json")]
+    checkpoints = [name for name in names if name.endswith(".checkpoint.parquet")]
+    torn = [name for name in commits[-1:] if not _is_commit(files.read(f"{delta_log(table)}/{name}") or b"")]
+    if any(not _is_parquet(files, f"{delta_log(table)}/{name}") for name in checkpoints[-1:]):
+        torn += [checkpoints[-1], *({"_last_checkpoint"} & set(names))]  # a pointer to nothing is an error too
+    for name in torn:
+        path = f"{delta_log(table)}/{name}"
         files.move(path, f"{QUARANTINE}/{path}")
-        log.warning("%s: %s was torn, by a loss of power or a full disk, and is put aside in %s", table, path, QUARANTINE)
+        log.warning("%s was torn, by a loss of power or a full disk; it is now in %s/", path, QUARANTINE)
     return torn
 
 
-def _is_json_lines(content: bytes) -> bool:
+def _is_commit(content: bytes) -> bool:
     try:
         return bool([json.loads(line) for line in content.splitlines()])
     except ValueError:

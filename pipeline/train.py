@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,56 +23,27 @@ def train(run: Run, iteration: int) -> None:
 
     def compute() -> Mapping[str, pa.Table]:
         from reval.model import tokenizer_digest
-        from reval.trainer import Settings
 
-        pass_id, parent_id = run.policy_id(iteration), run.policy_id(iteration - 1)
-        reference_id = run.reference_id(iteration)
-        layout, settings = run.store.layout, run.config.train
-        folder = layout.scratch(pass_id)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        pq.write_table(run.query("pass_draws", pass_id=pass_id), folder / "draws.parquet")
-        rollouts = run.query("pass_rollouts", pass_id=pass_id, reference_id=reference_id)
-        pq.write_table(rollouts, folder / "rollouts.parquet")
-        written = Settings(
-            policy=run.location(parent_id),
-            # The moments go with the run: another run's, or a base policy's, are none of its own.
-            optimizer=str(run.store.files.bring(layout.relative(layout.optimizer(parent_id)))) if iteration > 1 else None,
-            policy_out=str(layout.weights(pass_id)),
-            optimizer_out=str(layout.optimizer(pass_id)),
-            objective=settings.objective,
-            beta=settings.beta,
-            learning_rate=settings.learning_rate,
-            adam_beta1=settings.adam_beta1,
-            adam_beta2=settings.adam_beta2,
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-            micro_batch_tokens=run.config.runtime.micro_batch_tokens,
-            device=run.config.runtime.device,
-        )
-        (folder / "pass.json").write_text(json.dumps(asdict(written)))
-        with bar(f"train, iteration {iteration}") as progress:
-            run.processes.trainer().call("run_pass", progress=progress, folder=str(folder))
-
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+        pass_id, layout = run.policy_id(iteration), run.store.layout
+        folder, weights, moments = layout.scratch(pass_id), layout.weights(pass_id), layout.optimizer(pass_id)
+        result = run_pass(run, iteration, folder, weights, moments)
         updates = pq.read_table(folder / "updates.parquet")
-        weights = layout.weights(pass_id)
-        moments = layout.optimizer(pass_id)
         for path in (weights, moments):
             run.store.files.keep(path)
         names = {"pass_id": pass_id, "run_id": run.run_id, "iteration": iteration, "policy_id": pass_id}
         record = {
             **names,
-            "parent_id": parent_id,
-            "reference_id": reference_id,
+            "parent_id": run.policy_id(iteration - 1),
+            "reference_id": run.reference_id(iteration),
             "snapshot_id": run.snapshot_id(iteration),
-            "objective": settings.objective,
+            "objective": run.config.train.objective,
             "config": run.config.record_json(),
+            "micro_batch_tokens": run.config.runtime.micro_batch_tokens,
             **{key: result[key] for key in ("n_updates", "n_draws", "n_tokens", "loss", "grad_norm", "seconds")},
         }
         policy = {
             **names,
-            "parent_id": parent_id,
+            "parent_id": run.policy_id(iteration - 1),
             "weights_digest": result["weights_digest"],
             "tokenizer_digest": tokenizer_digest(weights),
             "location": layout.relative(weights),
@@ -85,3 +57,41 @@ def train(run: Run, iteration: int) -> None:
         }
 
     materialise(run.store, run.run_id, iteration, "train", plan)
+
+
+def run_pass(run: Run, iteration: int, folder: Path, weights: Path, moments: Path) -> dict[str, Any]:
+    """Has the trainer run an iteration's pass in `folder`, from rows alone: its draws, their tokens, their references.
+
+    Returns:
+        what the trainer says of it; `updates.parquet` stays in the folder.
+    """
+    from reval.trainer import Settings
+
+    pass_id, parent_id = run.policy_id(iteration), run.policy_id(iteration - 1)
+    layout, settings, runtime = run.store.layout, run.config.train, run.config.runtime
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    pq.write_table(run.query("pass_draws", pass_id=pass_id), folder / "draws.parquet")
+    rollouts = run.query("pass_rollouts", pass_id=pass_id, reference_id=run.reference_id(iteration))
+    pq.write_table(rollouts, folder / "rollouts.parquet")
+    written = Settings(
+        policy=run.location(parent_id),
+        # The moments go with the run: another run's, or a base policy's, are none of its own.
+        optimizer=str(run.store.files.bring(layout.relative(layout.optimizer(parent_id)))) if iteration > 1 else None,
+        policy_out=str(weights),
+        optimizer_out=str(moments),
+        objective=settings.objective,
+        beta=settings.beta,
+        learning_rate=settings.learning_rate,
+        adam_beta1=settings.adam_beta1,
+        adam_beta2=settings.adam_beta2,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        micro_batch_tokens=runtime.micro_batch_tokens,
+        device=runtime.device,
+    )
+    (folder / "pass.json").write_text(json.dumps(asdict(written)))
+    with bar(f"train, iteration {iteration}") as progress:
+        run.processes.trainer().call("run_pass", progress=progress, folder=str(folder))
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return result

@@ -118,7 +118,8 @@ def diff(a: Store, at_a: State, b: Store, at_b: State) -> Iterator[Difference]:
         n_common = sum(files_a[path][1] for path in common)
         connection = duckdb.connect(":memory:")
         for side, store, listed in (("a", a, files_a), ("b", b, files_b)):
-            db.attach(connection, store, name, sorted(set(listed) - common), view=side)
+            differing = {path: size for path, (size, _) in listed.items() if path not in common}
+            db.attach(connection, store, name, differing, view=side)
         yield _difference(connection, name, n_common)
 
 

@@ -126,6 +126,11 @@ class Config(Section):
         return json.dumps(self.record(), sort_keys=True)
 
 
+def recorded(recipe: str, record: str) -> Config:
+    """The settings of a run from its record; those that do not decide rows are at their defaults."""
+    return Config(recipe=recipe, **json.loads(record))
+
+
 def load(recipe: Path, overrides: Iterable[tuple[str, Any]] = ()) -> Config:
     """The settings of a recipe file with overrides on top: dotted names and their values.
 

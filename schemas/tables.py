@@ -276,6 +276,12 @@ _TABLES = (
             C("snapshot_id", TEXT, "The snapshot its draws were made from."),
             C("objective", TEXT, "The loss."),
             C("config", TEXT, "The replay and train settings, as JSON."),
+            C(
+                "micro_batch_tokens",
+                INT,
+                "Tokens in one forward pass: it decides the rounding.",
+                null="made by reval 0.1",
+            ),
             C("n_updates", INT, "Optimizer steps."),
             C("n_draws", INT, "Rows trained on, over all updates."),
             C("n_tokens", INT, "Prompt and response tokens trained on, over all updates."),
@@ -283,6 +289,7 @@ _TABLES = (
             C("grad_norm", FLOAT, "Mean over updates of the gradient norm before clipping."),
             C("seconds", FLOAT, "Seconds the pass took, model loading and saving included."),
         ),
+        version=2,
     ),
     Table(
         "evaluations",

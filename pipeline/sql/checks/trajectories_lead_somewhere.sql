@@ -11,4 +11,5 @@ LEFT JOIN prompts p USING (prompt_id)
 LEFT JOIN policies m ON m.policy_id = t.policy_id
 LEFT JOIN runs r ON r.run_id = t.run_id
 LEFT JOIN imports i ON i.import_id = t.import_id
-WHERE problem <> ''
+WHERE p.prompt_id IS NULL OR m.policy_id IS NULL
+    OR (CASE WHEN t.import_id IS NULL THEN r.run_id ELSE i.import_id END) IS NULL

@@ -1,0 +1,152 @@
+"""The commands that look after the archive: its states, whether it is whole, and its disk space."""
+
+from typing import Annotated
+
+import typer
+
+from flows.app import DEFAULT_ARCHIVE, Archive, At, Verbose, command, print_table
+
+
+@command
+def snapshots(
+    n: Annotated[int | None, typer.Option("--last", "-n", min=1, help="Only the last so many.")] = None,
+    archive: Archive = DEFAULT_ARCHIVE,
+) -> None:
+    """The states of the archive that have a name: when, by which stage, what it added, and labels."""
+    from pipeline import db
+    from pipeline.store import Store
+
+    print_table(db.query(Store(archive), "snapshots_listed", n=n))
+
+
+@command
+def tag(
+    snapshot: Annotated[str, typer.Argument(help="A snapshot, a label, a time, or `now`: the newest snapshot.")],
+    label: Annotated[str, typer.Argument(help="The name it gets, for ever.")],
+    archive: Archive = DEFAULT_ARCHIVE,
+) -> None:
+    """Give a snapshot a label, which `--at` then takes wherever a snapshot can stand."""
+    from pipeline import versions
+    from pipeline.store import Store
+
+    typer.echo(f"{label} is snapshot {versions.tag(Store(archive), snapshot, label)}")
+
+
+@command
+def diff(
+    a: Annotated[str, typer.Argument(help="A snapshot, label, time or `now`; of another archive, ARCHIVE@SNAPSHOT.")],
+    b: Annotated[str, typer.Argument(help="Likewise.")] = "now",
+    archive: Archive = DEFAULT_ARCHIVE,
+) -> None:
+    """What changed between two states, table by table: rows only in A, only in B, or with other values.
+
+    Exit code 0 if they are equal, 1 if not. Snapshots and labels name states, and are not compared.
+    """
+    import pyarrow as pa
+
+    from pipeline import versions
+    from pipeline.store import Store
+
+    def state(text: str) -> tuple[Store, versions.State]:
+        where, found, at = text.rpartition("@")
+        store = Store(where if found else archive)
+        return store, versions.resolve(store, at)
+
+    found = list(versions.diff(*state(a), *state(b)))
+    columns = ("table", "n_equal", "only_a", "only_b", "changed")
+    print_table(pa.Table.from_pylist([{name: getattr(row, name) for name in columns} for row in found]))
+    equal = all(row.equal for row in found)
+    typer.echo("equal" if equal else "different")
+    raise typer.Exit(0 if equal else 1)
+
+
+@command
+def check(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put aside what is damaged, and make again what can be.")
+    ] = False,
+    at: At = None,
+    archive: Archive = DEFAULT_ARCHIVE,
+) -> None:
+    """Whether the archive is whole: every file, count and checksum, and every reference between tables.
+
+    Exit code 0 if it is, 1 if not. With --repair, what is damaged or belongs to nothing goes to `quarantine/`, and
+    verdicts and references that were lost with it are computed again; nothing is deleted.
+    """
+    from pipeline import check as checking
+    from pipeline import repair as repairing
+    from pipeline.store import Store
+
+    store = Store(archive)
+    if repair:
+        if at is not None:
+            from schemas import UserError
+
+            raise UserError("check: --repair mends the archive as it is now; leave --at out")
+        for line in repairing.repair(store):
+            typer.echo(line)
+    n = 0
+    for finding in checking.check(store, at):
+        typer.echo(f"{finding.where}: {finding.what}")
+        n += 1
+    typer.echo(f"{store.layout.root}: " + (f"{n} findings; `reval check --repair` mends what can be" if n else "whole"))
+    raise typer.Exit(1 if n else 0)
+
+
+@command
+def compact(archive: Archive = DEFAULT_ARCHIVE) -> None:
+    """Merge small files of the tables into larger ones. No answer changes, and no snapshot; `vacuum` frees the space."""
+    from pipeline import compaction
+    from pipeline.store import Store
+
+    for done in compaction.compact(Store(archive)):
+        typer.echo(done)
+
+
+@command
+def vacuum(
+    keep: Annotated[
+        str, typer.Option("--keep-snapshots", help="all, labelled, a number (the last so many), or a list: a,b,c.")
+    ] = "all",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
+    archive: Archive = DEFAULT_ARCHIVE,
+) -> None:
+    """Delete files that neither the archive as it is now nor a kept snapshot needs. Says first what that would free."""
+    from pipeline import compaction
+    from pipeline.store import Store
+    from schemas import UserError
+
+    store = Store(archive)
+    plan = compaction.plan_vacuum(store, keep)
+    for line in plan.lines():
+        typer.echo(line)
+    if not plan.files:
+        return
+    import sys
+
+    if not yes and not sys.stdin.isatty():
+        raise UserError("vacuum: nothing was deleted; run it again with --yes")
+    if yes or typer.confirm("Delete them?"):
+        typer.echo(f"freed {compaction.vacuum(store, plan) / 1e6:,.1f} MB")
+
+
+@command
+def repeat(
+    pass_id: Annotated[str, typer.Argument(metavar="PASS", help="A pass: reval sql 'SELECT pass_id FROM passes'.")],
+    archive: Archive = DEFAULT_ARCHIVE,
+    verbose: Verbose = False,
+) -> None:
+    """Draw and train a finished pass again, from the snapshot it pinned, and compare. The archive stays as it is.
+
+    Exit code 0 if draws and weights are the same, 1 if not.
+    """
+    from pipeline.repeat import repeat
+    from pipeline.store import Store
+
+    found = repeat(Store(archive), pass_id, verbose=verbose)
+    typer.echo(
+        f"{pass_id}: {found.n_draws_equal:,} of {found.n_draws:,} draws the same; weights "
+        + ("the same, bit for bit" if found.weights_equal else "not the same")
+        + f"; residuals at most {found.max_residual_gap:.2g} nats apart"
+    )
+    raise typer.Exit(0 if found.equal else 1)

@@ -1,0 +1,98 @@
+"""Mends an archive: finishes what was begun, puts aside what is damaged, and computes again what can be.
+
+Nothing that was committed is deleted: a damaged file is moved to `quarantine/` under its own path, and snapshots of
+before still name it.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow.compute as pc
+
+from pipeline import check, db, torn
+from pipeline.layout import QUARANTINE, shard_file
+from pipeline.reference import sums
+from pipeline.run import Processes
+from pipeline.score import judged
+from pipeline.store import Store
+from pipeline.verifiers import verifier_id
+from reval.config import Config, recorded
+from schemas import TABLES, digest
+
+
+def repair(store: Store) -> Iterator[str]:
+    """Mends what can be mended; gives a line for each thing done.
+
+    Raises:
+        UserError: a run is going on.
+    """
+    with store.alone("check --repair"):
+        for name in TABLES:
+            for path in torn.put_aside(store.files, name):
+                yield f"{path}: torn, put aside"
+        yield from _finish(store)
+        state = store.versions()
+        for finding in check.files(store, state):
+            if finding.kind is check.Kind.ORPHAN:
+                _put_aside(store, finding.where)
+                yield f"{finding.where}: belonged to nothing, put aside"
+            elif finding.kind is check.Kind.DAMAGED:
+                name = finding.where.split("/")[0]
+                store.replace(name, [finding.where], [])
+                if finding.what != "missing":
+                    _put_aside(store, finding.where)
+                yield f"{finding.where}: {finding.what}; taken out of the table" + _remedy(name)
+        yield from _again(store)
+
+
+def _put_aside(store: Store, path: str) -> None:
+    store.files.move(path, f"{QUARANTINE}/{path}")
+
+
+def _finish(store: Store) -> Iterator[str]:
+    """Commits the rest of shards that one table already shows: their files are all there, or they would not be."""
+    names = {name: set(store.transactions(name)) for name in TABLES}
+    shards = set().union(*names.values())
+    for name in TABLES:
+        waiting = set(store.files.listing(name)) - store.ever_logged(name)
+        for shard in sorted(shards - names[name]):
+            if (path := shard_file(shard, name)) in waiting:
+                store.append(name, [path], [shard])
+                yield f"{path}: the rest of a shard half committed, committed"
+
+
+def _remedy(name: str) -> str:
+    if name in ("verdicts", "references"):
+        return ""
+    return f"; its rows of {name} are lost unless a copy is put back: only verdicts and references are made again"
+
+
+def _again(store: Store) -> Iterator[str]:
+    """Judges again what lost its verdict, and computes again the references that finished passes had."""
+    for run in db.query(store, "runs_recorded").to_pylist():
+        config = recorded(run["recipe"], run["config"])
+        judge = verifier_id(config.score.verifier)
+        work = db.query(store, "lost_verdicts", run_id=run["run_id"], verifier_id=judge)
+        if run["flow"] == "iterate" and len(work):
+            with _processes(store, config) as processes:
+                rows = judged(processes.verifiers, config.score.verifier, judge, work, "judge again")
+            store.write(f"repair/{digest(judge, *work['trajectory_id'].to_pylist())}", {"verdicts": rows})
+            yield f"{len(rows):,} verdicts of run {run['run_id']} by {judge}: judged again"
+    work = db.query(store, "lost_references")
+    for reference_id in sorted(set(work["reference_id"].to_pylist())):
+        part = work.filter(pc.field("reference_id") == reference_id)
+        with _processes(store, Config(recipe="repair")) as processes:
+            rows = sums(processes.trainer(), store, reference_id, part, Config(recipe="repair").runtime, "refer again")
+        store.write(f"repair/{digest(reference_id, *part['trajectory_id'].to_pylist())}", {"references": rows})
+        yield f"{len(rows):,} rows of reference {reference_id}: computed again"
+    store.snapshot(f"repair/{digest(json.dumps(store.versions()))}", "repair")
+
+
+@contextmanager
+def _processes(store: Store, config: Config) -> Iterator[Processes]:
+    processes = Processes(config, store)
+    try:
+        yield processes
+    finally:
+        processes.close()

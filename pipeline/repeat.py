@@ -1,0 +1,63 @@
+"""A finished training pass once more, from its snapshot: whether it draws the same rows and makes the same weights."""
+
+import shutil
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import db
+from pipeline.replay import drawn
+from pipeline.run import Processes, Run
+from pipeline.store import Store
+from pipeline.train import run_pass
+from reval.config import recorded
+from schemas import UserError
+
+COLUMNS = ("update", "slot", "trajectory_id", "weight", "reward", "baseline")
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """How a pass compares with the one on record. Weights are equal bit for bit or not; residuals are in nats."""
+
+    n_draws: int
+    n_draws_equal: int
+    weights_equal: bool
+    max_residual_gap: float
+
+    @property
+    def equal(self) -> bool:
+        return self.n_draws == self.n_draws_equal and self.weights_equal
+
+
+def repeat(store: Store, pass_id: str, *, verbose: bool = False) -> Repeated:
+    """Draws and trains again what a pass of the archive did, aside; the archive stays as it is.
+
+    On the same CPU, with the same versions of torch and transformers, everything is equal.
+
+    Raises:
+        UserError: there is no such pass, or something it stood on is gone.
+    """
+    found = db.query(store, "pass_recorded", pass_id=pass_id).to_pylist()
+    if not found:
+        raise UserError(f'pass {pass_id!r} is not in the archive; `reval sql "SELECT pass_id FROM passes"` lists them')
+    row = found[0]
+    config = recorded(row["recipe"], row["config"])
+    if row["micro_batch_tokens"] is not None:
+        runtime = config.runtime.model_copy(update={"micro_batch_tokens": row["micro_batch_tokens"]})
+        config = config.model_copy(update={"runtime": runtime})
+    processes = Processes(config, store, verbose=verbose)
+    run = Run(row["run_id"], row["flow"], config, store, row["base_policy_id"], processes)
+    folder = store.layout.scratch(f"repeat-{pass_id}")
+    try:
+        again, stored = drawn(run, row["iteration"]).select(COLUMNS), run.query("pass_draws", pass_id=pass_id)
+        n_equal = sum(a == b for a, b in zip(again.to_pylist(), stored.to_pylist(), strict=False))
+        result = run_pass(run, row["iteration"], folder, folder / "policy", folder / "moments.safetensors")
+        residuals = pq.read_table(folder / "updates.parquet").sort_by([("update", "ascending"), ("slot", "ascending")])
+        gaps = pc.abs(pc.subtract(residuals["residual"], run.query("pass_updates", pass_id=pass_id)["residual"]))
+    finally:
+        processes.close()
+        shutil.rmtree(folder, ignore_errors=True)
+    same = result["weights_digest"] == row["weights_digest"]
+    return Repeated(max(len(again), len(stored)), n_equal, same, pc.max(gaps).as_py())

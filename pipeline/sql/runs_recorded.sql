@@ -1,0 +1,4 @@
+-- No inputs. One row per run: what it was begun with, by name.
+SELECT run_id, flow, recipe, config
+FROM runs
+ORDER BY run_id
