@@ -4,6 +4,7 @@ A file appears whole or not at all, and once it has appeared it stays through a 
 the archive and have forward slashes.
 """
 
+import io
 import json
 import os
 import shutil
@@ -169,7 +170,9 @@ class Bucket:
         named: Any = {key.lower().removeprefix("aws_"): value for key, value in options.items()}
         client: Any = {"allow_http": named.pop("allow_http")} if "allow_http" in named else {}
         try:
-            self._objects = from_url(root, config=named, client_options=client)  # and what the environment says
+            self._objects = from_url(
+                root, config=named or None, client_options=client or None
+            )  # and what the environment says
         except (BaseError, ValueError) as error:
             raise UserError(f"archive {root}: {str(error).splitlines()[0]}") from None
 
@@ -226,10 +229,10 @@ class Bucket:
             obstore.rename(self._objects, path, to)
 
     def open(self, path: str) -> BinaryIO:
-        import obstore
-
-        reader: Any = obstore.open_reader(self._objects, path, buffer_size=8 << 20)
-        return reader  # type: ignore[no-any-return]
+        size = self.size(path)
+        if size is None:
+            raise FileNotFoundError(f"{self.uri}/{path}")
+        return io.BufferedReader(_Seekable(self.reader(path), size), 1 << 20)  # type: ignore[return-value]
 
     def reader(self, path: str) -> Reader:
         return _Object(self._objects, path)
@@ -320,6 +323,34 @@ class _Object:
     def close(self) -> None: ...
 
 
+class _Seekable(io.RawIOBase):
+    """A reader as the file object that pyarrow wants."""
+
+    def __init__(self, reader: Reader, size: int) -> None:
+        self._reader, self._size, self._at = reader, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, to: int, whence: int = io.SEEK_SET) -> int:
+        self._at = to + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        n = min(len(buffer), self._size - self._at)
+        if n <= 0:
+            return 0
+        buffer[:n] = self._reader.read(self._at, n)
+        self._at += n
+        return n
+
+
 @contextmanager
 def _named(uri: str) -> Iterator[None]:
     """What the object store refuses, as one line; a file that is not there is a FileNotFoundError."""
@@ -340,7 +371,7 @@ def _remove(path: Path) -> None:
 
 
 def _first(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).split("Debug source")[0].split())[:300]
 
 
 def sync(path: Path) -> None:
