@@ -61,16 +61,22 @@ def connect(store: Store, versions: Versions | None = None, *, only: str | None 
     return connection
 
 
-def attach(connection: duckdb.DuckDBPyConnection, store: Store, name: str, shards: Sizes, view: str = "") -> None:
+def attach(
+    connection: duckdb.DuckDBPyConnection, store: Store, name: str, shards: Sizes, view: str = "", columns: str = "*"
+) -> None:
     """Makes a view (default: of the table's name) of some of a table's files, with all the table's columns.
 
-    A file from before a column was added has null there. `shards` are paths with their bytes.
+    A file from before a column was added has null there.
+
+    Args:
+        shards: paths with their bytes.
+        columns: what to select; beside the table's columns there are `filename` and `file_row_number`.
     """
     view = view or name
     if isinstance(store.files, Folder):
-        _view(connection, name, [f"{store.layout.root}/{path}" for path in shards], view)
+        _view(connection, name, [f"{store.layout.root}/{path}" for path in shards], view, columns)
     else:
-        _view(connection, name, _mount(connection, store, shards, view), view)
+        _view(connection, name, _mount(connection, store, shards, view), view, columns)
 
 
 def _mount(connection: duckdb.DuckDBPyConnection, store: Store, shards: Sizes, protocol: str) -> list[str]:
@@ -80,7 +86,7 @@ def _mount(connection: duckdb.DuckDBPyConnection, store: Store, shards: Sizes, p
     return there.addresses
 
 
-def _view(connection: duckdb.DuckDBPyConnection, name: str, addresses: list[str], view: str) -> None:
+def _view(connection: duckdb.DuckDBPyConnection, name: str, addresses: list[str], view: str, columns: str = "*") -> None:
     if not addresses:
         connection.register(view, TABLES[name].schema.empty_table())
         return
@@ -89,7 +95,9 @@ def _view(connection: duckdb.DuckDBPyConnection, name: str, addresses: list[str]
         f"{_quoted(c.name)}: {{name: {_quoted(c.name)}, type: {_quoted(_sql_type(c.type))}, default_value: NULL}}"
         for c in TABLES[name].columns
     )
-    connection.execute(f'CREATE VIEW "{view}" AS SELECT * FROM read_parquet([{listed}], schema = MAP {{{schema}}})')
+    connection.execute(
+        f'CREATE VIEW "{view}" AS SELECT {columns} FROM read_parquet([{listed}], schema = MAP {{{schema}}})'
+    )
 
 
 def _quoted(text: str) -> str:

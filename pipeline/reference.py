@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
+from pipeline.fetch import TOKEN_IDS, fetch
 from pipeline.materialise import Shard, materialise
 from pipeline.progress import bar
 from pipeline.run import Run, policy_location
@@ -32,11 +33,11 @@ def reference(run: Run, iteration: int) -> None:
 
 
 def sums(trainer: Worker, store: Store, reference_id: str, work: pa.Table, runtime: Runtime, title: str) -> pa.Table:
-    """Rows of references for rows of trajectory_id, prompt_token_ids and response_token_ids."""
+    """Rows of references for rows of trajectory_id."""
     with bar(title) as progress:
         _, scores = trainer.call(
             "forward",
-            work.select(["prompt_token_ids", "response_token_ids"]),
+            fetch(store, work["trajectory_id"].to_pylist(), TOKEN_IDS),
             progress=progress,
             location=policy_location(store, reference_id),
             device=runtime.device,

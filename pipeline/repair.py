@@ -76,7 +76,7 @@ def _again(store: Store) -> Iterator[str]:
         work = db.query(store, "lost_verdicts", run_id=run["run_id"], verifier_id=judge)
         if run["flow"] == "iterate" and len(work):
             with _processes(store, config) as processes:
-                rows = judged(processes.verifiers, config.score.verifier, judge, work, "judge again")
+                rows = judged(processes.verifiers, store, config.score.verifier, judge, work, "judge again")
             store.write(f"repair/{digest(judge, *work['trajectory_id'].to_pylist())}", {"verdicts": rows})
             yield f"{len(rows):,} verdicts of run {run['run_id']} by {judge}: judged again"
     work = db.query(store, "lost_references")

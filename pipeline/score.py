@@ -5,9 +5,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.fetch import fetch
 from pipeline.materialise import Shard, materialise
 from pipeline.progress import bar
 from pipeline.run import Run
+from pipeline.store import Store
 from pipeline.verifiers import REWARDS, verifier_id
 from pipeline.workers import Pool
 from schemas import digest
@@ -24,14 +26,16 @@ def score(run: Run, iteration: int) -> None:
             yield Shard(digest(judge, *work["trajectory_id"].to_pylist()), ("verdicts",), lambda: compute(work, judge))
 
     def compute(work: pa.Table, judge: str) -> Mapping[str, pa.Table]:
-        pool, verifier = run.processes.verifiers, run.config.score.verifier
-        return {"verdicts": judged(pool, verifier, judge, work, f"score, iteration {iteration}")}
+        title = f"score, iteration {iteration}"
+        return {"verdicts": judged(run.processes.verifiers, run.store, run.config.score.verifier, judge, work, title)}
 
     materialise(run.store, run.run_id, iteration, "score", plan)
 
 
-def judged(pool: Pool, verifier: str, judge: str, work: pa.Table, title: str) -> pa.Table:
-    """Rows of verdicts for rows of trajectory_id, gold_answer and response_text; `judge` is the verifier's id."""
+def judged(pool: Pool, store: Store, verifier: str, judge: str, work: pa.Table, title: str) -> pa.Table:
+    """Rows of verdicts for rows of trajectory_id and gold_answer; `judge` is the verifier's id."""
+    texts = fetch(store, work["trajectory_id"].to_pylist(), ["response_text"])
+    work = work.append_column("response_text", texts["response_text"])
     found = verdicts(pool, verifier, work, title)
     columns = {"trajectory_id": work["trajectory_id"], "verifier_id": pa.array([judge] * len(work))}
     return pa.table({**columns, **{name: found[name] for name in found.column_names}})

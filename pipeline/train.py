@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.fetch import TOKEN_IDS, fetch
 from pipeline.materialise import Shard, materialise
 from pipeline.progress import bar
 from pipeline.run import Run
@@ -72,7 +73,10 @@ def run_pass(run: Run, iteration: int, folder: Path, weights: Path, moments: Pat
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     pq.write_table(run.query("pass_draws", pass_id=pass_id), folder / "draws.parquet")
-    rollouts = run.query("pass_rollouts", pass_id=pass_id, reference_id=run.reference_id(iteration))
+    rollouts = run.query("pass_references", pass_id=pass_id, reference_id=run.reference_id(iteration))
+    tokens = fetch(run.store, rollouts["trajectory_id"].to_pylist(), TOKEN_IDS)
+    for name in TOKEN_IDS:
+        rollouts = rollouts.append_column(name, tokens[name])
     pq.write_table(rollouts, folder / "rollouts.parquet")
     written = Settings(
         policy=run.location(parent_id),

@@ -1,9 +1,8 @@
 -- Inputs: run_id, verifier_id. One row per generated trajectory of the run without a verdict of this verifier though its
--- iteration was scored, with what it takes to judge it, oldest first.
-SELECT t.trajectory_id, p.gold_answer, r.response_text
+-- iteration was scored, with its gold answer, oldest first.
+SELECT t.trajectory_id, p.gold_answer
 FROM trajectories t
 JOIN prompts p USING (prompt_id)
-JOIN responses r USING (trajectory_id)
 SEMI JOIN (SELECT iteration FROM snapshots WHERE run_id = $run_id AND stage = 'score') s ON s.iteration = t.iteration
 ANTI JOIN (SELECT trajectory_id FROM verdicts WHERE verifier_id = $verifier_id) v ON v.trajectory_id = t.trajectory_id
 WHERE t.run_id = $run_id AND t.finish_reason <> 'prompt_too_long'

@@ -1,9 +1,8 @@
 -- Inputs: run_id, verifier_id. One row per generated trajectory of the run without a verdict of this verifier, with
--- what it takes to judge it, oldest first.
-SELECT t.trajectory_id, p.gold_answer, r.response_text
+-- its gold answer, oldest first.
+SELECT t.trajectory_id, p.gold_answer
 FROM trajectories t
 JOIN prompts p USING (prompt_id)
-JOIN responses r USING (trajectory_id)
 ANTI JOIN (SELECT trajectory_id FROM verdicts WHERE verifier_id = $verifier_id) v USING (trajectory_id)
 WHERE t.run_id = $run_id AND t.finish_reason <> 'prompt_too_long'
 ORDER BY t.iteration, t.trajectory_id
