@@ -1,11 +1,22 @@
 """What several tests share: a model that knows nothing, and an archive that the real command made."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+
+from pipeline.layout import shard_file
+from pipeline.parquet import write_parquet
+from pipeline.store import Store
+from pipeline.workers import Worker
 
 # The command as a user runs it, in the environment the tests run in.
 REVAL = [sys.executable, "-m", "flows.cli"]
@@ -71,3 +82,101 @@ def random_model(folder: Path, seed: int, **changes: object) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+# What makes the small run quick and ordinary: no vLLM, no GPU, one process that checks answers. Answers are short, so that
+# a model that knows nothing is right now and then about questions whose answers are one digit.
+QUICK = {
+    **SMALL,
+    "runtime.engine": "transformers",
+    "runtime.device": "cpu",
+    "runtime.verifier_workers": 1,
+    "generate.max_response_tokens": 4,
+}
+
+
+@pytest.fixture(scope="session")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A real trainer process, started once."""
+    worker = Worker("pipeline.trainer_process", log=tmp_path_factory.mktemp("trainer") / "trainer.log")
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def warm(trainer: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever wants a trainer in this process gets the one that is running: to start another takes seconds."""
+    monkeypatch.setattr("pipeline.run.Processes.trainer", lambda self: trainer)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, trainer: Worker) -> SimpleNamespace:
+    """An archive of two iterations, with a retraining from the state after the first. Tests read it, or copy it.
+
+    `archive` is its folder, `settings` what its runs were begun with, `first` the snapshot that ended iteration 1.
+    """
+    from flows.report import end
+    from pipeline import evaluate, generate, recipes, reference, replay, score, train
+    from pipeline.run import open_run
+    from schemas.enums import Split
+
+    folder = tmp_path_factory.mktemp("trained")
+    settings = {**QUICK, "policy.base": str(random_model(folder / "base", 1))}
+    sums = [(f"{a}+{b}=", "67"[a % 2], Split.HELDOUT if b < 20 else Split.TRAIN) for a in range(9) for b in range(50)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.arithmetic.problems", lambda seed: sums)
+        patch.setattr("pipeline.run.Processes.trainer", lambda self: trainer)
+        with open_run("iterate", recipes.load("arithmetic", settings, iterations=2), folder / "archive") as run:
+            evaluate.evaluate(run, 0)
+            for i in (1, 2):
+                generate.generate(run, i)
+                score.score(run, i)
+                replay.draw(run, i)
+                reference.reference(run, i)
+                train.train(run, i)
+                evaluate.evaluate(run, i)
+                end(run, i)
+                if i == 1:
+                    first = run.store.snapshot(f"{run.run_id}/1/iteration", "iteration")  # its id; it is there already
+        again = recipes.load("arithmetic", settings, iterations=1, defaults=recipes.RETRAIN)
+        with open_run("retrain", again, folder / "archive", name="again", at=first) as run:
+            replay.draw(run, 1)
+            reference.reference(run, 1)
+            train.train(run, 1)
+            end(run, 1)
+    return SimpleNamespace(archive=folder / "archive", settings=settings, first=first)
+
+
+@pytest.fixture
+def archive(trained: SimpleNamespace, tmp_path: Path) -> Path:
+    """A copy of that archive, to do anything with."""
+    return shutil.copytree(trained.archive, tmp_path / "archive")
+
+
+def edit(store: Store, name: str, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Changes rows of a table behind the pipeline's back: in the files of its newest version, one by one."""
+    for path in store.shards(name):
+        rows = pq.read_table(store.layout.local / path)
+        new = shard_file(f"edited/{path}", name)
+        store.files.make(new, partial(write_parquet, change(rows), name))
+        assert store.replace(name, [path], [new])
+
+
+def invoke(*words: str, code: int = 0) -> SimpleNamespace:
+    """Runs the command within this process and holds its exit code against `code`; gives `stdout` and `stderr`."""
+    from typer.testing import CliRunner
+
+    from flows.cli import app
+
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == code, f"{words}: exit {done.exit_code} {done.exception!r}\n{done.output}"
+    return SimpleNamespace(stdout=done.stdout, stderr=done.stderr)
+
+
+def refused(*words: str) -> str:
+    """The one line in which the command says what is wrong with what it was asked."""
+    done = invoke(*words, code=2)
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("reval: ")
+    return lines[0]
