@@ -71,6 +71,8 @@ def tag(store: Store, at: str, label: str) -> str:
     check_name("label", label)
     if label == NOW or _time(label) is not None:
         raise UserError(f"label {label!r} would be read as a time; choose another")
+    if label in ("all", "labelled") or label.isdigit():
+        raise UserError(f"label {label!r} means something else to `reval vacuum --keep-snapshots`; choose another")
     with store.lock("labels"):
         snapshot_id = resolve(store, at).snapshot_id or _newest(store)
         taken = db.query(store, "snapshot_named", name=label).to_pylist()
