@@ -51,11 +51,17 @@ def repeat(store: Store, pass_id: str, *, verbose: bool = False) -> Repeated:
     run = Run(row["run_id"], row["flow"], config, store, row["base_policy_id"], processes)
     folder = store.layout.scratch(f"repeat-{pass_id}")
     try:
-        again, stored = drawn(run, row["iteration"]).select(COLUMNS), run.query("pass_draws", pass_id=pass_id)
+        stored, updates = run.query("pass_draws", pass_id=pass_id), run.query("pass_updates", pass_id=pass_id)
+        if len(stored) != len(updates):
+            raise UserError(
+                f"pass {pass_id}: {len(stored):,} draws and {len(updates):,} updates are left of it; "
+                "`reval check` says what is lost"
+            )
+        again = drawn(run, row["iteration"]).select(COLUMNS)
         n_equal = sum(a == b for a, b in zip(again.to_pylist(), stored.to_pylist(), strict=False))
         result = run_pass(run, row["iteration"], folder, folder / "policy", folder / "moments.safetensors")
         residuals = pq.read_table(folder / "updates.parquet").sort_by([("update", "ascending"), ("slot", "ascending")])
-        gaps = pc.abs(pc.subtract(residuals["residual"], run.query("pass_updates", pass_id=pass_id)["residual"]))
+        gaps = pc.abs(pc.subtract(residuals["residual"], updates["residual"]))
     finally:
         processes.close()
         shutil.rmtree(folder, ignore_errors=True)

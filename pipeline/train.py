@@ -14,6 +14,7 @@ from pipeline.fetch import TOKEN_IDS, fetch
 from pipeline.materialise import Shard, materialise
 from pipeline.progress import bar
 from pipeline.run import Run
+from schemas import UserError
 
 
 def train(run: Run, iteration: int) -> None:
@@ -81,7 +82,7 @@ def run_pass(run: Run, iteration: int, folder: Path, weights: Path, moments: Pat
     written = Settings(
         policy=run.location(parent_id),
         # The moments go with the run: another run's, or a base policy's, are none of its own.
-        optimizer=str(run.store.files.bring(layout.relative(layout.optimizer(parent_id)))) if iteration > 1 else None,
+        optimizer=_moments(run, parent_id) if iteration > 1 else None,
         policy_out=str(weights),
         optimizer_out=str(moments),
         objective=settings.objective,
@@ -99,3 +100,11 @@ def run_pass(run: Run, iteration: int, folder: Path, weights: Path, moments: Pat
         run.processes.trainer().call("run_pass", progress=progress, folder=str(folder))
     result: dict[str, Any] = json.loads((folder / "result.json").read_text())
     return result
+
+
+def _moments(run: Run, policy_id: str) -> str:
+    layout = run.store.layout
+    path = run.store.files.bring(layout.relative(layout.optimizer(policy_id)))
+    if not path.is_file():
+        raise UserError(f"policy {policy_id!r}: its optimizer state {path} is gone, and the next pass goes on from it")
+    return str(path)
