@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import flows.exchange  # noqa: F401  `reval import`
 from flows.app import DEFAULT_ARCHIVE, Archive, Recipe, RunName, Set, Verbose, app, command, myself, print_table
 
 
