@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.app import DEFAULT_ARCHIVE, Archive, app, guarded, myself
+from schemas.enums import Split
 
 if TYPE_CHECKING:
     from pipeline.imports import Outcome
@@ -25,11 +26,6 @@ class RolloutFormat(StrEnum):
     VERL = "verl"
     PRIME_RL = "prime-rl"
     GSM8K = "gsm8k"
-
-
-class SplitName(StrEnum):
-    TRAIN = "train"
-    HELDOUT = "heldout"
 
 
 File = Annotated[
@@ -53,7 +49,7 @@ def import_prompts(
     map_: Map = None,
     source: Origin = None,
     split: Annotated[
-        SplitName | None, typer.Option(help="Of all rows. Default: the rows' `split`, or what the file's name says.")
+        Split | None, typer.Option(help="Of all rows. Default: the rows' `split`, or what the file's name says.")
     ] = None,
     strict: Strict = False,
     archive: Archive = DEFAULT_ARCHIVE,
@@ -64,13 +60,12 @@ def import_prompts(
     """
     from pipeline.import_prompts import import_prompts as run
     from pipeline.imports import parse_map
-    from schemas.enums import Split
 
     outcome = run(
         *(archive, file),
         columns=parse_map(map_ or []),
         source=source,
-        split=Split(split) if split else None,
+        split=split,
         strict=strict,
     )
     n_train, n = outcome.counts["n_train"], outcome.counts["n_prompts"]
@@ -88,7 +83,7 @@ def import_rollouts(
     ] = None,
     map_: Map = None,
     source: Origin = None,
-    split: Annotated[SplitName, typer.Option(help="Of questions that are not in the archive yet.")] = SplitName.TRAIN,
+    split: Annotated[Split, typer.Option(help="Of questions that are not in the archive yet.")] = Split.TRAIN,
     policy: Annotated[
         str | None, typer.Option(help="Who made them. Default: what the rows say, or the run and its step.")
     ] = None,
@@ -104,14 +99,13 @@ def import_rollouts(
     """
     from pipeline.import_rollouts import import_rollouts as run
     from pipeline.imports import parse_map
-    from schemas.enums import Split
 
     outcome = run(
         *(archive, file),
         format_=format_ and format_.value,
         columns=parse_map(map_ or []),
         source=source,
-        split=Split(split),
+        split=split,
         policy=policy,
         tokenizer=tokenizer,
         strict=strict,

@@ -28,7 +28,7 @@ class Tokenizer:
         Raises:
             UserError: it is neither, or needs code of its own.
         """
-        from transformers import AutoTokenizer
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
         from reval.model import tokenizer_digest
 
@@ -42,8 +42,11 @@ class Tokenizer:
             except Exception as error:  # the hub's client raises many kinds; all mean the same here
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise UserError(f"--tokenizer {name!r} is not a folder, and the hub does not give it: {reason}") from None
+        # As tokenizer.json says: AutoTokenizer of transformers 5.19 takes the pre-tokenizer from the class it guesses by
+        # config.json instead, and drops the spaces of a character tokenizer beside a Qwen2 model.
+        kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            self._tokenizer: Any = kind.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:  # a broken folder fails in as many ways as there are tokenizers
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"--tokenizer {name}: it cannot be read ({reason})") from None

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows.exchange import RolloutFormat
 from pipeline import formats
 from pipeline.formats import BadRow, Columns, Reject, Row, files, names, values
 from schemas import UserError
@@ -226,6 +227,9 @@ PROMPT = "<|im_start|>user\n2+2<|im_end|>\n<|im_start|>assistant\n"
 
 
 class TestRollouts:
+    def test_every_format_can_be_named(self) -> None:
+        assert {*RolloutFormat} == {*formats.ROLLOUTS}
+
     def test_trl(self, tmp_path) -> None:
         """OUTPUT_DIR/completions/completions_00005.parquet, as pandas writes what GRPOTrainer.log puts together."""
         table = pa.table(

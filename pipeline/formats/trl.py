@@ -56,6 +56,8 @@ def _only_number(row: Values) -> float | None:
         if isinstance(value, int | float) and not isinstance(value, bool) and name not in {*FIXED, *GOLD}
     }
     if len(numbers) > 1:
-        listed = ", ".join(numbers)
-        raise UserError(f"several columns may be the reward ({listed}): name one with --map reward={next(iter(numbers))}")
+        listed = [name if name.isprintable() else repr(name) for name in numbers]
+        raise UserError(
+            f"several columns may be the reward ({', '.join(listed)}): name one with --map reward={listed[0]}"
+        )
     return next(iter(numbers.values()), None)
