@@ -92,4 +92,6 @@ def _cell(value: Any) -> Any:
 
     if value is None:
         return Text("-", style="dim")
-    return Text(f"{value:.4g}" if isinstance(value, float) else str(value))
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    # Archived text is anybody's: it may not move the cursor or colour the terminal.
+    return Text("".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text))
