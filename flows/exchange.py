@@ -1,19 +1,31 @@
-"""`reval import`: questions and rollouts of other people's files."""
+"""`reval import` and `reval export`: files of other people's, and exports of this archive or another."""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
-from flows.app import DEFAULT_ARCHIVE, Archive, app, guarded, myself
+from flows.app import DEFAULT_ARCHIVE, Archive, At, app, command, guarded, myself
 from schemas.enums import Split
 
 if TYPE_CHECKING:
     from pipeline.imports import Outcome
 
+
+class _Import(typer.core.TyperGroup):
+    """`reval import DIR` is `reval import archive DIR`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            args = ["archive", *args]
+        return super().parse_args(ctx, args)
+
+
 import_app = typer.Typer(
-    help="Bring questions and archived rollouts of other people's files into the archive.",
+    cls=_Import,
+    help="Bring questions, rollouts that were made elsewhere, or what `reval export` wrote into the archive.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -124,6 +136,54 @@ def import_rollouts(
         )
     elif counts["n_no_tokenizer"]:
         typer.echo("their tokenizer is not known, so no policy is trained on them; --tokenizer NAME says which it is")
+
+
+@import_app.command("archive")
+@guarded
+def import_export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `reval export` wrote.")],
+    archive: Archive = DEFAULT_ARCHIVE,
+) -> None:
+    """Add every row of an export that the archive lacks, as it was. The word `archive` can be left out."""
+    from pipeline.import_archive import import_archive, is_export, read_manifest
+    from schemas import UserError
+
+    if not is_export(folder):
+        raise UserError(
+            f"{folder} is not an export (no manifest.json in it); for other files: "
+            "`reval import prompts FILE` or `reval import rollouts FILE`"
+        )
+    if read_manifest(folder).query is not None:
+        import pyarrow.parquet as pq
+
+        from pipeline.export import ROWS
+        from pipeline.formats.rows import ALIASES
+
+        answers = {*ALIASES["response"], *ALIASES["response_token_ids"]}
+        read = import_rollouts if answers & set(pq.read_schema(folder / ROWS).names) else import_prompts
+        read(folder / ROWS, archive=archive)
+        return
+    found = import_archive(archive, folder)
+    typer.echo(f"{folder}: {found.n_added:,} rows added, {found.n_known:,} known")
+
+
+@command
+def export(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+    query: Annotated[
+        str | None, typer.Option("--query", "-q", help="Only the rows of this SELECT. Default: every table.")
+    ] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="The policies' weights too.")] = False,
+    at: At = None,
+    archive: Archive = DEFAULT_ARCHIVE,
+) -> None:
+    """Write a state of the archive as plain Parquet with a manifest: `reval import DIR` reads it back row for row."""
+    from pipeline.export import export_query, export_state
+    from pipeline.store import Store
+
+    store = Store(archive)
+    made = export_query(store, at, query, out) if query else export_state(store, at, out, weights=weights)
+    typer.echo(f"{out}: {sum(file.n_rows for file in made.files):,} rows in {len(made.files)} files")
 
 
 def _report(outcome: "Outcome", archive: str, what: str, more: str = "") -> None:

@@ -151,7 +151,9 @@ def policy_location(store: Store, policy_id: str) -> str:
         )
     folder = Path(found[0]) if Path(found[0]).is_absolute() else store.files.bring(found[0])
     if not folder.is_dir():
-        raise UserError(f"policy {policy_id!r}: its folder {folder} is gone")
+        raise UserError(
+            f"policy {policy_id!r}: its folder {folder} is not there; `reval export --weights` takes it along"
+        )
     return str(folder)
 
 

@@ -14,6 +14,7 @@ from pipeline.fetch import TOKEN_IDS, fetch
 from pipeline.materialise import Shard, materialise
 from pipeline.progress import bar
 from pipeline.run import Run
+from schemas import UserError
 
 
 def train(run: Run, iteration: int) -> None:
@@ -69,7 +70,7 @@ def run_pass(run: Run, iteration: int, folder: Path, weights: Path, moments: Pat
     from reval.trainer import Settings
 
     pass_id, parent_id = run.policy_id(iteration), run.policy_id(iteration - 1)
-    layout, settings, runtime = run.store.layout, run.config.train, run.config.runtime
+    settings, runtime = run.config.train, run.config.runtime
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     pq.write_table(run.query("pass_draws", pass_id=pass_id), folder / "draws.parquet")
@@ -81,7 +82,7 @@ def run_pass(run: Run, iteration: int, folder: Path, weights: Path, moments: Pat
     written = Settings(
         policy=run.location(parent_id),
         # The moments go with the run: another run's, or a base policy's, are none of its own.
-        optimizer=str(run.store.files.bring(layout.relative(layout.optimizer(parent_id)))) if iteration > 1 else None,
+        optimizer=_moments(run, parent_id) if iteration > 1 else None,
         policy_out=str(weights),
         optimizer_out=str(moments),
         objective=settings.objective,
@@ -99,3 +100,18 @@ def run_pass(run: Run, iteration: int, folder: Path, weights: Path, moments: Pat
         run.processes.trainer().call("run_pass", progress=progress, folder=str(folder))
     result: dict[str, Any] = json.loads((folder / "result.json").read_text())
     return result
+
+
+def _moments(run: Run, policy_id: str) -> str:
+    """Where the optimizer's state of a policy of the run lies.
+
+    Raises:
+        UserError: it is gone.
+    """
+    path = run.store.files.bring(run.store.layout.relative(run.store.layout.optimizer(policy_id)))
+    if not path.exists():
+        raise UserError(
+            f"run {run.run_id}: the optimizer state of {policy_id}, {path}, is not there, so the run cannot go on; "
+            "begin another with --run (`reval export --weights` takes it along)"
+        )
+    return str(path)
