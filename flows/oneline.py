@@ -14,7 +14,8 @@ def one_line(error: BaseException | None) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if error is not None and _is_full(error):
-        return f"no space left ({error}): make some and run the same command again; nothing that was committed is lost"
+        what = str(error).split("; its last words")[0]
+        return f"no space left ({what}): make some and run the same command again; nothing that was committed is lost"
     if isinstance(error, WorkerDied):
         return f"{error}; what was committed is kept: the same command goes on from there"
     return None
