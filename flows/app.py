@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from flows.oneline import one_line
 from pipeline.layout import ARCHIVE
 from schemas import UserError
 
@@ -47,7 +48,7 @@ DEFAULT_ARCHIVE = ARCHIVE
 
 
 def guarded(function: Callable[..., None]) -> Callable[..., None]:
-    """The function with a user's mistake as one line and exit code 2."""
+    """The function with a user's mistake as one line and exit code 2, a full disk or a killed child as one and 1."""
 
     @wraps(function)
     def inner(*args: Any, **kwargs: Any) -> None:
@@ -57,10 +58,12 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
         log.propagate = False  # prefect's own console handler would say it again
         try:
             function(*args, **kwargs)
-        except UserError as error:
+        except Exception as error:
+            if (line := one_line(error)) is None:
+                raise
             traceback.clear_frames(error.__traceback__)  # DuckDB complains of what they hold when the interpreter ends
-            console.print(f"reval: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(2) from None
+            console.print(f"reval: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
 
     return inner
 
@@ -92,4 +95,6 @@ def _cell(value: Any) -> Any:
 
     if value is None:
         return Text("-", style="dim")
-    return Text(f"{value:.4g}" if isinstance(value, float) else str(value))
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    # Archived text is anybody's: it may not move the cursor or colour the terminal.
+    return Text("".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text))

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-import flows.archive  # noqa: F401  its commands
+import flows.archive  # its commands
+import flows.exchange  # noqa: F401  and those of `reval import` and `export`
 from flows.app import DEFAULT_ARCHIVE, Archive, At, Recipe, RunName, Set, Verbose, app, command, myself, print_table
 
 

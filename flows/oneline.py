@@ -1,23 +1,44 @@
-"""A user's mistake is one line in Prefect's logs, not four tracebacks."""
+"""What a person can do something about is one line, in the terminal and in Prefect's logs, not four tracebacks."""
 
+import errno
 import logging
 
+from pipeline.workers import WorkerDied
 from schemas import UserError
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def one_line(error: BaseException | None) -> str | None:
+    """What to say of an error that is no fault of the program; null: its traceback is wanted."""
+    if isinstance(error, UserError):
+        return str(error)
+    if error is not None and _is_full(error):
+        what = str(error).split("; its last words")[0]
+        return f"no space left ({what}): make some and run the same command again; nothing that was committed is lost"
+    if isinstance(error, WorkerDied):
+        return f"{error}; what was committed is kept: the same command goes on from there"
+    return None
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether a disk is full. Delta and child processes say so in words only."""
+    return (isinstance(error, OSError) and error.errno in FULL) or "No space left on device" in str(error)
 
 
 class _OneLine(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, UserError):
+        line = one_line(record.exc_info[1]) if record.exc_info else None
+        if line is None:
             return True
         if record.name != "prefect.flow_runs" or str(record.msg).startswith("Engine execution"):
             return False  # the task's traceback, and the engine's two repetitions
-        record.msg, record.args = "%s", (str(error),)
+        record.msg, record.args = "%s", (line,)
         record.exc_info = record.exc_text = None
         return True
 
 
-def user_errors_on_one_line() -> None:
+def errors_on_one_line() -> None:
     """Filters the very loggers that Prefect writes to: a filter on a parent does not see its children's records."""
     for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
         logger = logging.getLogger(name)

@@ -5,7 +5,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.oneline import user_errors_on_one_line
+from flows.oneline import errors_on_one_line
 from flows.report import iterations as each_pass
 from flows.tasks import draw, reference, train
 from pipeline.layout import ARCHIVE
@@ -13,7 +13,7 @@ from pipeline.recipes import RETRAIN, Overrides, load
 from pipeline.run import open_run
 from schemas.ids import NAME_PATTERN
 
-user_errors_on_one_line()
+errors_on_one_line()
 
 
 @flow(name="reval", flow_run_name="retrain-{recipe}", persist_result=False)

@@ -32,6 +32,11 @@ def generate(run: Run, iteration: int) -> None:
             iteration=iteration,
             n_prompts=settings.prompts_per_iteration,
         )
+        if not len(chosen):
+            raise UserError(
+                f"source {prompts.source(run.config)} has no training prompts, all of its questions are held out: "
+                "import others with --split train, or choose another prompts.source"
+            )
         if len(chosen) < settings.prompts_per_iteration:
             raise UserError(
                 f"generate.prompts_per_iteration = {settings.prompts_per_iteration}: "

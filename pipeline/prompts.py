@@ -5,17 +5,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import arithmetic
+from pipeline import arithmetic, db
 from pipeline.store import Store
 from reval.config import Config, Prompts
 from schemas import UserError, digest
 from schemas.enums import Split
 
+# The questions that are made here; all others are imported.
+EMBEDDED = "arithmetic"
+
 
 def source(config: Config) -> str:
-    """The name of a recipe's questions in the archive. Problems of another seed are split otherwise: another source."""
+    """The name of a recipe's questions in the archive. Arithmetic of another seed is split otherwise: another source."""
     name, seed = config.prompts.source, config.prompts.seed
-    return f"{name}-{seed}" if seed else name
+    return f"{name}-{seed}" if seed and name == EMBEDDED else name
 
 
 def benchmark(config: Config) -> str:
@@ -24,9 +27,31 @@ def benchmark(config: Config) -> str:
     return f"{source(config)}/{Split.HELDOUT}@{digest(*how)[:6]}"
 
 
+def check(store: Store | None, config: Config) -> None:
+    """Finds out whether a recipe's questions are to be had; a null store is an archive that is not there yet.
+
+    Raises:
+        UserError: they are not made here, and no import brought them.
+    """
+    name = config.prompts.source
+    if name == EMBEDDED:
+        return
+    found = db.query(store, "prompt_sources")["source"].to_pylist() if store else []
+    if name not in found:
+        there = f"the archive has {', '.join(found)}" if found else "the archive has no questions yet"
+        raise UserError(f"prompts.source = {name!r}: {there}; `reval import prompts FILE --source {name}` brings some")
+
+
 def ensure(store: Store, config: Config) -> None:
-    """Adds a recipe's questions to the archive if they are not there."""
+    """Adds a recipe's questions to the archive if they are not there.
+
+    Raises:
+        UserError: see `check`.
+    """
+    check(store, config)
     name = source(config)
+    if config.prompts.source != EMBEDDED:
+        return
     shard = f"prompts/{name}"
     if not store.recover(shard, ("prompts",)):
         store.write(shard, {"prompts": _rows(name, config)})

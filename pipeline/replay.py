@@ -51,7 +51,9 @@ def drawn(run: Run, iteration: int) -> pa.Table:
         raise UserError(
             f"run {run.run_id}, iteration {iteration}: there is nothing to train on: "
             f"{'no rollout of it' if own else f'no rollout in {run.store.layout.root} that this policy can read'} "
-            'was judged; `reval sql "SELECT verdict, count(*) FROM verdicts GROUP BY 1"` says why'
+            f"was judged by {run.config.score.verifier}; "
+            '`reval sql "SELECT verifier_id, verdict, split, count(n_response_tokens) FROM rollouts GROUP BY ALL"` '
+            "says why: held-out questions and text without token ids are not trained on"
         )
     return rows.append_column("pass_id", pa.array([pass_id] * len(rows)))
 

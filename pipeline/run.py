@@ -15,6 +15,7 @@ from pipeline.engines import EngineProcess, installed_version
 from pipeline.locks import Held, words
 from pipeline.policies import EMBEDDED, base_policy, find_base
 from pipeline.store import Store
+from pipeline.verifiers import IMPORTED
 from pipeline.workers import Pool, Worker
 from reval.config import Config, differences
 from schemas import UserError, check_name
@@ -150,7 +151,9 @@ def policy_location(store: Store, policy_id: str) -> str:
         )
     folder = Path(found[0]) if Path(found[0]).is_absolute() else store.files.bring(found[0])
     if not folder.is_dir():
-        raise UserError(f"policy {policy_id!r}: its folder {folder} is gone")
+        raise UserError(
+            f"policy {policy_id!r}: its folder {folder} is not there; `reval export --weights` takes it along"
+        )
     return str(folder)
 
 
@@ -167,17 +170,24 @@ def check(
 
     Raises:
         UserError: the run's name cannot be one or belongs to a run with other settings (the message names the first that
-            differs), the engine is not installed, a policy or a state is not to be had, or `archive` is, or holds,
-            something else.
+            differs), the engine is not installed, the verifier, a policy, the questions or a state are not to be had, or
+            `archive` is, or holds, something else.
     """
     check_name("run", name or config.recipe)
     if flow in ("iterate", "evaluate"):
         installed_version(config.runtime.engine)
+        if config.score.verifier == IMPORTED:
+            raise UserError(
+                "score.verifier = 'imported' stands for labels that came with a file and judges no new answer: "
+                "only `reval retrain` can use it; use math here"
+            )
     if config.policy.base != EMBEDDED:
         find_base(config.policy.base)
     if flow in ("iterate", "init") and Store.vacant(archive, config.runtime.storage):
+        prompts.check(None, config)
         return
     store = Store(archive, config.runtime.storage)
+    prompts.check(store, config)
     if policy_id is not None:
         policy_location(store, policy_id)
     snapshot_id = versions.resolve(store, at).snapshot_id
@@ -239,7 +249,8 @@ def open_run(
     processes = Processes(config, store, verbose=verbose)
     try:
         with store.lock("base"):  # questions and base policies belong to all runs
-            prompts.ensure(store, config)
+            if flow == "iterate":
+                prompts.ensure(store, config)
             if policy_id is None:
                 policy_id = base_policy(store, config, processes.trainer)
         run_id = name or _unfinished(store, flow, config, policy_id, snapshot_id) or _new_name(store, flow, config)

@@ -12,7 +12,7 @@ Two processes never write shards of one name at a time: a run's own are under th
 import datetime
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -196,8 +196,11 @@ class Store:
             return True
         return False
 
-    def write(self, shard: str, rows: Mapping[str, pa.Table]) -> None:
+    def write(self, shard: str, rows: Mapping[str, pa.Table], *, also: Sequence[str] = ()) -> None:
         """Writes and commits a shard: the tables in the mapping's order, the one readers look through last.
+
+        Args:
+            also: shards whose rows these are, too; they count as committed from then on.
 
         Raises:
             SchemaError: rows do not fit their table. Nothing is written then.
@@ -205,7 +208,7 @@ class Store:
         fitted = {name: conform(table, name) for name, table in rows.items()}
         for name, table in fitted.items():
             self.files.make(shard_file(shard, name), partial(write_parquet, table, name))
-        self._commit(shard, tuple(fitted))
+        self._commit(shard, tuple(fitted), also)
 
     def snapshot(
         self,
@@ -233,12 +236,12 @@ class Store:
             self.write(shard, {"snapshots": pa.Table.from_pylist([row], TABLES["snapshots"].schema)})
         return snapshot_id
 
-    def _commit(self, shard: str, tables: tuple[str, ...]) -> None:
+    def _commit(self, shard: str, tables: tuple[str, ...], also: Sequence[str] = ()) -> None:
         for name in tables:
-            self.append(name, [shard_file(shard, name)], [shard])
+            self.append(name, [shard_file(shard, name)], [shard, *also])
 
     def append(self, name: str, paths: list[str], shards: list[str]) -> None:
-        """Commits Parquet files of a table that are in place, as the shards of these names; those committed stay so.
+        """Commits Parquet files of a table that are in place, as the shards of these names, unless the first of them is.
 
         Raises:
             UserError: the lock that allowed it was lost to another process.
@@ -248,7 +251,7 @@ class Store:
         for attempt in range(ATTEMPTS):
             table = self._table(name)
             # Looked up and committed on one and the same state: an id that this state has is not refused.
-            if all(table.transaction_version(shard) is not None for shard in shards):
+            if table.transaction_version(shards[0]) is not None:
                 return
             try:
                 self._transact(table, name, adds, transactions)

@@ -70,7 +70,7 @@ def run_pass(run: Run, iteration: int, folder: Path, weights: Path, moments: Pat
     from reval.trainer import Settings
 
     pass_id, parent_id = run.policy_id(iteration), run.policy_id(iteration - 1)
-    layout, settings, runtime = run.store.layout, run.config.train, run.config.runtime
+    settings, runtime = run.config.train, run.config.runtime
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     pq.write_table(run.query("pass_draws", pass_id=pass_id), folder / "draws.parquet")
@@ -103,8 +103,15 @@ def run_pass(run: Run, iteration: int, folder: Path, weights: Path, moments: Pat
 
 
 def _moments(run: Run, policy_id: str) -> str:
-    layout = run.store.layout
-    path = run.store.files.bring(layout.relative(layout.optimizer(policy_id)))
-    if not path.is_file():
-        raise UserError(f"policy {policy_id!r}: its optimizer state {path} is gone, and the next pass goes on from it")
+    """Where the optimizer's state of a policy of the run lies.
+
+    Raises:
+        UserError: it is gone.
+    """
+    path = run.store.files.bring(run.store.layout.relative(run.store.layout.optimizer(policy_id)))
+    if not path.exists():
+        raise UserError(
+            f"run {run.run_id}: the optimizer state of {policy_id}, {path}, is not there, so the run cannot go on; "
+            "begin another with --run (`reval export --weights` takes it along)"
+        )
     return str(path)

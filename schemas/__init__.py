@@ -5,7 +5,7 @@ Imports the standard library and pyarrow only, so that any tool can read an arch
 
 from schemas.conform import SchemaError, conform
 from schemas.errors import UserError
-from schemas.ids import check_name, digest
+from schemas.ids import as_name, check_name, digest
 from schemas.tables import ARCHIVE_FORMAT, READABLE_SINCE, TABLES, Column, Table
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "SchemaError",
     "Table",
     "UserError",
+    "as_name",
     "check_name",
     "conform",
     "digest",

@@ -33,4 +33,3 @@ class Source(StrEnum):
 class Imported(StrEnum):
     PROMPTS = "prompts"
     ROLLOUTS = "rollouts"
-    ARCHIVE = "archive"  # what `reval export` wrote

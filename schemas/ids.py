@@ -24,3 +24,9 @@ def check_name(kind: str, name: str) -> str:
     if not re.match(NAME_PATTERN, name):
         raise UserError(f"{kind} name {name!r}: use lower-case letters, digits, '.', '_' and '-', at most 63")
     return name
+
+
+def as_name(text: str, otherwise: str = "unnamed") -> str:
+    """Somebody else's name as one of ours: lower case, '-' for what may not stand in it; a long one ends in a digest."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._") or otherwise
+    return name if len(name) <= 63 else f"{name[:54]}-{digest(text)[:8]}"

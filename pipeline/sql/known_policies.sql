@@ -1,0 +1,3 @@
+-- No inputs. One row per policy. No order.
+SELECT policy_id
+FROM policies
