@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from pipeline.layout import QUARANTINE
 from pipeline.locks import Lease, flocked
 from schemas import UserError, digest
 
@@ -84,6 +85,15 @@ def at(root: str | Path, options: Mapping[str, str] | None = None) -> Files:
     if "://" not in text or text.startswith("file://"):
         return Folder(Path(text.removeprefix("file://")).expanduser().resolve())
     return Bucket(text.rstrip("/"), dict(options or {}))
+
+
+def put_aside(files: Files, path: str) -> str:
+    """Moves a file to quarantine, beside what was put there under the same path before; returns where it is now."""
+    to, number = f"{QUARANTINE}/{path}", 1
+    while files.size(to) is not None:
+        to, number = f"{QUARANTINE}/{path}.{number}", number + 1
+    files.move(path, to)
+    return to
 
 
 class Folder:

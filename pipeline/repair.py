@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import pyarrow.compute as pc
 
 from pipeline import check, db, torn
-from pipeline.layout import QUARANTINE, shard_file
+from pipeline.files import put_aside
+from pipeline.layout import shard_file
 from pipeline.reference import sums
 from pipeline.run import Processes
 from pipeline.score import judged
@@ -35,19 +36,15 @@ def repair(store: Store) -> Iterator[str]:
         state = store.versions()
         for finding in check.files(store, state):
             if finding.kind is check.Kind.ORPHAN:
-                _put_aside(store, finding.where)
+                put_aside(store.files, finding.where)
                 yield f"{finding.where}: belonged to nothing, put aside"
             elif finding.kind is check.Kind.DAMAGED:
                 name = finding.where.split("/")[0]
                 store.replace(name, [finding.where], [])
                 if finding.what != "missing":
-                    _put_aside(store, finding.where)
+                    put_aside(store.files, finding.where)
                 yield f"{finding.where}: {finding.what}; taken out of the table" + _remedy(name)
         yield from _again(store)
-
-
-def _put_aside(store: Store, path: str) -> None:
-    store.files.move(path, f"{QUARANTINE}/{path}")
 
 
 def _finish(store: Store) -> Iterator[str]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.files import Files, Folder, sync
+from pipeline.files import put_aside as quarantine
 from pipeline.layout import QUARANTINE, delta_log
 from pipeline.progress import log
 
@@ -38,7 +39,7 @@ def put_aside(files: Files, table: str) -> list[str]:
         torn += [checkpoints[-1], *({"_last_checkpoint"} & set(names))]  # a pointer to nothing is an error too
     for name in torn:
         path = f"{delta_log(table)}/{name}"
-        files.move(path, f"{QUARANTINE}/{path}")
+        quarantine(files, path)
         log.warning("%s was torn, by a loss of power or a full disk; it is now in %s/", path, QUARANTINE)
     return torn
 
