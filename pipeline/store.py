@@ -125,7 +125,8 @@ class Store:
             UserError: a run is going on; the message says which and whose.
         """
         with ExitStack() as stack:
-            for name in self.files.locks():
+            # A run that is about to begin, the archive's first too, comes past `base`.
+            for name in sorted({"base", *self.files.locks()} - {torn.LOCK}):
                 try:
                     stack.enter_context(self.lock(name, wait=False))
                 except Held as error:
@@ -282,6 +283,7 @@ class Store:
     ) -> None:
         if self.files.lost:
             raise UserError(f"{self.layout.root}: this process was away too long and another took its lock; run it again")
+        before = table.version()
         properties = CommitProperties(app_transactions=transactions, max_commit_retries=RETRIES)
         table.create_write_transaction(
             actions,
@@ -291,7 +293,7 @@ class Store:
             post_commithook_properties=HOOKS,
         )
         table.update_incremental()
-        torn.settle(self.files, name, table.version())
+        torn.settle(self.files, name, range(before, table.version() + 1))
 
     def ever_logged(self, name: str) -> set[str]:
         """Every file that any version of a table names."""

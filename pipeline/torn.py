@@ -6,6 +6,7 @@ kind: readers take it for a commit that did nothing.
 """
 
 import json
+from itertools import takewhile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,33 +16,50 @@ from pipeline.files import put_aside as quarantine
 from pipeline.layout import QUARANTINE, delta_log
 from pipeline.progress import log
 
+LOCK = "torn"
 
-def settle(files: Files, table: str, version: int) -> None:
-    """Has the disk hold a commit and a checkpoint made with it; an object store has them by its own promise."""
+
+def settle(files: Files, table: str, versions: range) -> None:
+    """Has the disk hold commits and the checkpoints made with them; an object store has them by its own promise.
+
+    `versions` are one's own commit and those about it that other processes made and may not have settled yet: one that
+    holds while another before it is torn would be the end of the log.
+    """
     if not isinstance(files, Folder):
         return
     folder = files.local / delta_log(table)
-    for name in (f"{version:020}.json", f"{version:020}.checkpoint.parquet"):
-        if (folder / name).exists():
-            sync(folder / name)
+    for version in versions:
+        for name in (f"{version:020}.json", f"{version:020}.checkpoint.parquet"):
+            if (folder / name).exists():
+                sync(folder / name)
     sync(folder)
 
 
 def put_aside(files: Files, table: str) -> list[str]:
     """Moves what is torn at the end of a table's log to quarantine; returns what that was."""
-    if not isinstance(files, Folder):
+    if not isinstance(files, Folder) or not _torn(files, table):
         return []
+    with files.lock(LOCK, wait=True):  # another process may be at it, and may have made a whole commit of that number
+        torn = _torn(files, table)
+        for name in torn:
+            path = f"{delta_log(table)}/{name}"
+            quarantine(files, path)
+            log.warning("%s was torn, by a loss of power or a full disk; it is now in %s/", path, QUARANTINE)
+    return torn
+
+
+def _torn(files: Folder, table: str) -> list[str]:
     names = sorted(path.name for path in (files.local / delta_log(table)).glob("*"))
     commits = [name for name in names if name.endswith(".json")]
     checkpoints = [name for name in names if name.endswith(".checkpoint.parquet")]
-    torn = [name for name in commits[-1:] if not _is_commit(files.read(f"{delta_log(table)}/{name}") or b"")]
-    if any(not _is_parquet(files, f"{delta_log(table)}/{name}") for name in checkpoints[-1:]):
-        torn += [checkpoints[-1], *({"_last_checkpoint"} & set(names))]  # a pointer to nothing is an error too
-    for name in torn:
-        path = f"{delta_log(table)}/{name}"
-        quarantine(files, path)
-        log.warning("%s was torn, by a loss of power or a full disk; it is now in %s/", path, QUARANTINE)
-    return torn
+    lost = [name for name in checkpoints[-1:] if not _is_parquet(files, f"{delta_log(table)}/{name}")]
+    if lost:
+        lost += {"_last_checkpoint"} & set(names)  # a pointer to nothing is an error too
+
+    def is_torn(name: str) -> bool:
+        return not _is_commit(files.read(f"{delta_log(table)}/{name}") or b"")
+
+    return [*takewhile(is_torn, reversed(commits)), *lost]
 
 
 def _is_commit(content: bytes) -> bool:
