@@ -118,7 +118,8 @@ def weights(store: Store, state: dict[str, int]) -> Iterator[Finding]:
     """Compares every policy's weights that the archive keeps with their digest."""
     from reval.model import weights_digest
 
-    found = db.connect(store, state).execute("SELECT policy_id, location, weights_digest FROM policies").fetchall()
+    query = "SELECT policy_id, location, weights_digest FROM policies"
+    found = db.connect(store, state, only=query).execute(query).fetchall()
     with bar("check weights") as progress:
         for n_done, (policy_id, location, expected) in enumerate(found):
             progress(n_done, len(found))
@@ -134,7 +135,8 @@ def weights(store: Store, state: dict[str, int]) -> Iterator[Finding]:
 def states(store: Store) -> Iterator[Finding]:
     """Looks for snapshots of versions that no table has."""
     newest = store.versions()
-    for snapshot_id, named in db.connect(store).execute("SELECT snapshot_id, versions FROM snapshots").fetchall():
+    query = "SELECT snapshot_id, versions FROM snapshots"
+    for snapshot_id, named in db.connect(store, only=query).execute(query).fetchall():
         for name, version in (named or {}).items():
             if version > newest.get(name, -1):
                 yield Finding(Kind.STATE, f"snapshot {snapshot_id}", f"version {version} of {name} is not there")

@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.engines import EngineProcess
 from pipeline.layout import shard_file
 from pipeline.parquet import write_parquet
+from pipeline.run import Processes
 from pipeline.store import Store
 from pipeline.workers import Worker
 
@@ -96,21 +99,37 @@ QUICK = {
 
 
 @pytest.fixture(scope="session")
-def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """A real trainer process, started once."""
-    worker = Worker("pipeline.trainer_process", log=tmp_path_factory.mktemp("trainer") / "trainer.log")
-    yield worker
-    worker.close()
+def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Callable[..., Any]]]:
+    """A real trainer and a real engine, each in its process, started once: to start another takes seconds.
+
+    They are what `Processes.trainer` and `Processes.engine` give, by name.
+    """
+    folder = tmp_path_factory.mktemp("children")
+    trainer = Worker("pipeline.trainer_process", log=folder / "trainer.log")
+    engines: list[EngineProcess] = []
+
+    def engine(_: Processes, location: str) -> EngineProcess:
+        if not engines:
+            how = {"log": folder / "engine.log", "device": "cpu", "batch": 256, "gpu_memory_share": 0.5}
+            engines.append(EngineProcess("transformers", **how))
+        engines[0].load(location)
+        return engines[0]
+
+    yield {"trainer": lambda _: trainer, "engine": engine}
+    trainer.close()
+    for started in engines:
+        started.close()
 
 
 @pytest.fixture
-def warm(trainer: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever wants a trainer in this process gets the one that is running: to start another takes seconds."""
-    monkeypatch.setattr("pipeline.run.Processes.trainer", lambda self: trainer)
+def warm(children: dict[str, Callable[..., Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever wants a trainer or an engine in this process gets those that are running."""
+    for name, child in children.items():
+        monkeypatch.setattr(f"pipeline.run.Processes.{name}", child)
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, trainer: Worker) -> SimpleNamespace:
+def trained(tmp_path_factory: pytest.TempPathFactory, children: dict[str, Callable[..., Any]]) -> SimpleNamespace:
     """An archive of two iterations, with a retraining from the state after the first. Tests read it, or copy it.
 
     `archive` is its folder, `settings` what its runs were begun with, `first` the snapshot that ended iteration 1.
@@ -125,7 +144,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, trainer: Worker) -> Simple
     sums = [(f"{a}+{b}=", "67"[a % 2], Split.HELDOUT if b < 20 else Split.TRAIN) for a in range(9) for b in range(50)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.arithmetic.problems", lambda seed: sums)
-        patch.setattr("pipeline.run.Processes.trainer", lambda self: trainer)
+        for name, child in children.items():
+            patch.setattr(f"pipeline.run.Processes.{name}", child)
         with open_run("iterate", recipes.load("arithmetic", settings, iterations=2), folder / "archive") as run:
             evaluate.evaluate(run, 0)
             for i in (1, 2):

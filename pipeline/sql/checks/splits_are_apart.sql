@@ -1,5 +1,5 @@
 -- One row per problem that one source has in two splits. No order.
-SELECT source || ': ' || left(problem, 80) AS row, 'in splits ' || string_agg(DISTINCT split, ', ') AS problem
+SELECT source || ': ' || left(problem, 80) AS row, 'in splits ' || string_agg(DISTINCT split, ', ' ORDER BY split) AS problem
 FROM prompts
 GROUP BY source, problem
 HAVING count(DISTINCT split) > 1
