@@ -95,9 +95,11 @@ def _view(connection: duckdb.DuckDBPyConnection, name: str, addresses: list[str]
         f"{_quoted(c.name)}: {{name: {_quoted(c.name)}, type: {_quoted(_sql_type(c.type))}, default_value: NULL}}"
         for c in TABLES[name].columns
     )
-    connection.execute(
-        f'CREATE VIEW "{view}" AS SELECT {columns} FROM read_parquet([{listed}], schema = MAP {{{schema}}})'
-    )
+    statement = f'CREATE VIEW "{view}" AS SELECT {columns} FROM read_parquet([{listed}], schema = MAP {{{schema}}})'
+    try:
+        connection.execute(statement)
+    except duckdb.IOException as error:
+        raise UserError(f"table {name}: {_first_lines(error)}; `reval check` says what is damaged") from None
 
 
 def _quoted(text: str) -> str:

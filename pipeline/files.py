@@ -4,6 +4,7 @@ A file appears whole or not at all, and once it has appeared it stays through a 
 the archive and have forward slashes.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -56,6 +57,9 @@ class Files(Protocol):
         """What lies at the archive's top, files and folders."""
 
     def move(self, path: str, to: str) -> None: ...
+
+    def remove(self, path: str) -> None:
+        """Deletes a file; that there is none is no error."""
 
     def open(self, path: str) -> BinaryIO:
         """To read and to seek in, by one thread."""
@@ -140,6 +144,9 @@ class Folder:
         final.parent.mkdir(parents=True, exist_ok=True)
         os.replace(self.local / path, final)
         sync(final.parent)
+
+    def remove(self, path: str) -> None:
+        (self.local / path).unlink(missing_ok=True)
 
     def open(self, path: str) -> BinaryIO:
         return (self.local / path).open("rb")
@@ -237,6 +244,12 @@ class Bucket:
 
         with _named(self.uri):
             obstore.rename(self._objects, path, to)
+
+    def remove(self, path: str) -> None:
+        import obstore
+
+        with _named(self.uri), contextlib.suppress(FileNotFoundError):
+            obstore.delete(self._objects, path)
 
     def open(self, path: str) -> BinaryIO:
         size = self.size(path)

@@ -60,6 +60,7 @@ class Store:
         self.marker = self._read_marker()
         self._tables: dict[str, DeltaTable] = {}
         self._n_rows: dict[str, tuple[int, int]] = {}
+        self._past: dict[tuple[str, int], dict[str, tuple[int, int]]] = {}
         if self.marker.outdated:
             self._migrate()
 
@@ -169,8 +170,13 @@ class Store:
     def logged(self, name: str, version: int | None = None) -> dict[str, tuple[int, int]]:
         """What the log says of a table's files: their bytes and rows, by path."""
         table = self._table(name)
-        if version is not None and version != table.version():
-            table = self.at(name, version)
+        if version is None or version == table.version():
+            return self._logged(name, table)
+        if (name, version) not in self._past:  # which never changes
+            self._past[name, version] = self._logged(name, self.at(name, version))
+        return self._past[name, version]
+
+    def _logged(self, name: str, table: DeltaTable) -> dict[str, tuple[int, int]]:
         adds = pa.table(table.get_add_actions(flatten=True))
         paths, sizes, rows = (adds[column].to_pylist() for column in ("path", "size_bytes", "num_records"))
         return {f"{name}/{path}": (size, n) for path, size, n in zip(paths, sizes, rows, strict=True)}

@@ -31,7 +31,7 @@ def resolve(store: Store, at: str | None) -> State:
     A time means the last snapshot made until then.
 
     Raises:
-        UserError: it names none, or one whose state is not kept here.
+        UserError: it names none, or one whose state is not kept here or not any more.
     """
     if at is None or at == NOW:
         return State(None, store.versions())
@@ -49,7 +49,22 @@ def resolve(store: Store, at: str | None) -> State:
         raise UserError(
             f"snapshot {found[0]['snapshot_id']} came with an import: its name is here, its state is not; use --at now"
         )
-    return State(found[0]["snapshot_id"], dict(found[0]["versions"]))
+    state = State(found[0]["snapshot_id"], dict(found[0]["versions"]))
+    if (path := _freed(store, state)) is not None:
+        raise UserError(
+            f"snapshot {state.snapshot_id}: it can no longer be read: `reval vacuum` freed {path}; "
+            "`reval snapshots` lists others"
+        )
+    return state
+
+
+def _freed(store: Store, state: State) -> str | None:
+    """A file that the state needs and the archive no longer has; files it shares with the present state are not asked."""
+    for name, version in state.versions.items():
+        older = set(store.shards(name, version)) - set(store.shards(name))
+        if older and (freed := older - set(store.files.listing(name))):
+            return min(freed)
+    return None
 
 
 def _time(text: str) -> datetime | None:

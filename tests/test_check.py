@@ -195,7 +195,9 @@ def test_a_key_that_is_there_twice_is_found_in_every_table(archive) -> None:
         row = more(store, name)
         if name in ("labels", "imports", "rejects"):  # they were empty
             row = more(store, name)
-        expected.add((f"{name}_have_unique_keys: {'/'.join(str(row[column]) for column in TABLES[name].key)}", "there 2 times"))
+        expected.add(
+            (f"{name}_have_unique_keys: {'/'.join(str(row[column]) for column in TABLES[name].key)}", "there 2 times")
+        )
     state = versions.resolve(store, None).versions
     found = {(f.where, f.what) for f in check.rows(store, state) if "_have_unique_keys" in f.where}
     assert found == expected
@@ -563,3 +565,10 @@ def test_the_log_of_findings_reads_as_it_is_written(trained, archive) -> None:
     logged = json.loads(max((archive / delta_log("snapshots")).glob("*.json")).read_text().splitlines()[-1])
     assert logged
     assert shard_file("filler/3", "snapshots") in store.ever_logged("snapshots")
+
+
+def test_asking_an_archive_that_lost_a_file_is_one_line(archive) -> None:
+    missing(archive / next(iter(Store(archive).shards("verdicts"))))
+    assert "verdicts" in refused("status", "-a", str(archive))
+    assert "verdicts" in refused("sql", "SELECT count(*) FROM verdicts", "-a", str(archive))
+    assert invoke("sql", "--format", "csv", "SELECT count(*) AS n FROM runs", "-a", str(archive)).stdout == "n\n2\n"

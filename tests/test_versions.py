@@ -51,9 +51,13 @@ def test_a_label_names_one_snapshot_for_ever(trained, archive) -> None:
 
 
 # `all`, `labelled` and numbers are what `vacuum --keep-snapshots` reads otherwise.
-@pytest.mark.parametrize("label", ["", "Good", "a b", "../x", "now", "2026-11-22", "2026-11-22t18", "all", "labelled", "3"])
+@pytest.mark.parametrize(
+    "label", ["", "Good", "a b", "../x", "now", "2026-11-22", "2026-11-22t18", "all", "labelled", "3"]
+)
 def test_a_label_is_never_taken_for_something_else(trained, archive, label) -> None:
-    assert "choose another" in (line := refused("tag", trained.first, label, "-a", str(archive))) or "use lower-case" in line
+    assert (
+        "choose another" in (line := refused("tag", trained.first, label, "-a", str(archive))) or "use lower-case" in line
+    )
     assert db.connect(Store(archive)).execute("SELECT count(*) FROM labels").fetchone() == (0,)
 
 
@@ -102,7 +106,9 @@ def test_a_retraining_draws_from_the_state_it_was_given(trained, archive) -> Non
     with retrain(trained, archive, "good", name="pinned") as run:
         replay.draw(run, 1)
         assert run.snapshot_id(1) == run.snapshot_id(2) == trained.first
-    seen = "SELECT max(t.iteration), count(DISTINCT t.trajectory_id) FROM draws d JOIN trajectories t USING (trajectory_id)"
+    seen = (
+        "SELECT max(t.iteration), count(DISTINCT t.trajectory_id) FROM draws d JOIN trajectories t USING (trajectory_id)"
+    )
     drawn = db.connect(store).execute(f"{seen} WHERE d.pass_id = 'pinned-0001'").fetchone()
     assert drawn == (1, 48)
     with retrain(trained, archive, None, name="all") as run:
