@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -205,8 +206,9 @@ class Outcome:
 
 
 class Pool:
-    """Workers that share a stream of items. One that overruns an item's deadline or dies is replaced; the item is told
-    so and never tried again, and the other items do not wait for it.
+    """Workers that share a stream of items. One that overruns an item's deadline or dies is replaced, and the other items
+    do not wait for it. A death may be none of the item's doing (the kernel killed the worker for memory, between two
+    items even), so the item is tried once more; an overrun, or a second death, is what becomes of it.
     """
 
     def __init__(self, module: str, n_workers: int, seconds: float, log: Path) -> None:
@@ -229,7 +231,8 @@ class Pool:
         Raises:
             WorkerDied: a worker does not even start.
         """
-        waiting = iter(range(len(items)))
+        waiting = deque(range(len(items)))
+        outlived: set[int] = set()  # items whose worker died
         busy: dict[int, tuple[int, float]] = {}  # place of a worker -> its item and when that was sent
         for place in set(range(len(self._workers))) - self._starting:
             self._feed(place, method, items, waiting, busy)
@@ -248,6 +251,11 @@ class Pool:
             for place, (item, sent) in list(busy.items()):
                 if place in answered:
                     outcome = self._collect(place, now - sent)
+                    if place in self._starting and item not in outlived:
+                        outlived.add(item)
+                        waiting.append(item)
+                        del busy[place]
+                        continue
                 elif now - sent >= self._seconds:
                     self._replace(place)
                     outcome = Outcome(None, "timeout", now - sent)
@@ -264,11 +272,12 @@ class Pool:
         place: int,
         method: str,
         items: Sequence[Mapping[str, Any]],
-        waiting: Iterator[int],
+        waiting: deque[int],
         busy: dict[int, tuple[int, float]],
     ) -> None:
-        if (item := next(waiting, None)) is None:
+        if not waiting:
             return
+        item = waiting.popleft()
         busy[place] = (item, time.monotonic())
         with suppress(WorkerDied):  # it died between items: the connection says so when it is collected
             self._workers[place].send(method, **items[item])
