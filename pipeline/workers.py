@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -24,14 +25,14 @@ from typing import Any, NoReturn, TextIO
 
 import pyarrow as pa
 
-from schemas import UserError
+from schemas import Failure, UserError
 
 Progress = Callable[[int, int], None]
 Handler = Callable[..., Any]
 STOP_SECONDS = 10
 
 
-class WorkerDied(Exception):
+class WorkerDied(Failure):
     """The child ended while it was needed."""
 
 
@@ -109,7 +110,12 @@ class Worker:
     def _raise_dead(self) -> NoReturn:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_SECONDS)
-        raise WorkerDied(f"{self.module} ended with exit code {self._process.poll()}{self._where()}") from None
+        code = self._process.poll()
+        if code is not None and code < 0:  # its last words have nothing to do with it
+            how = f"was killed by {signal.Signals(-code).name}, which is often for want of memory"
+            where = f"; its output is in {self._log}" if self._log else ""
+            raise WorkerDied(f"{self.module} {how}{where}; the same command goes on from what is committed") from None
+        raise WorkerDied(f"{self.module} ended with exit code {code}{self._where()}") from None
 
     def _where(self) -> str:
         if self._log is None:
