@@ -30,6 +30,8 @@ from schemas import Failure, UserError
 Progress = Callable[[int, int], None]
 Handler = Callable[..., Any]
 STOP_SECONDS = 10
+# Workers of a pool that may die before their first item: one killed from outside is replaced, a broken one is an error.
+MAX_STILLBORN = 3
 
 
 class WorkerDied(Failure):
@@ -221,6 +223,7 @@ class Pool:
         """`seconds` is the deadline of one item; a worker's own start does not count."""
         self._module, self._seconds, self._log = module, seconds, log
         self._starting: set[int] = set()
+        self._n_stillborn = 0
         self._workers = [self._start(place) for place in range(n_workers)]
 
     def _start(self, place: int) -> Worker:
@@ -235,7 +238,7 @@ class Pool:
         """Each item's index and outcome, as they finish.
 
         Raises:
-            WorkerDied: a worker does not even start.
+            WorkerDied: workers do not even start.
         """
         waiting = deque(range(len(items)))
         outlived: set[int] = set()  # items whose worker died
@@ -250,10 +253,17 @@ class Pool:
             answered = {watched[connection] for connection in wait(list(watched), patience)}  # type: ignore[index]
             now = time.monotonic()
             for place in answered & self._starting:
-                self._workers[place].receive()
+                answered.discard(place)
+                try:
+                    self._workers[place].receive()
+                except WorkerDied:
+                    self._n_stillborn += 1
+                    if self._n_stillborn > MAX_STILLBORN:
+                        raise
+                    self._replace(place)
+                    continue
                 self._starting.discard(place)
                 self._feed(place, method, items, waiting, busy)
-                answered.discard(place)
             for place, (item, sent) in list(busy.items()):
                 if place in answered:
                     outcome = self._collect(place, now - sent)
