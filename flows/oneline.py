@@ -3,8 +3,7 @@
 import errno
 import logging
 
-from pipeline.workers import WorkerDied
-from schemas import UserError
+from schemas import Failure, UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -16,9 +15,7 @@ def one_line(error: BaseException | None) -> str | None:
     if error is not None and _is_full(error):
         what = str(error).split("; its last words")[0]
         return f"no space left ({what}): make some and run the same command again; nothing that was committed is lost"
-    if isinstance(error, WorkerDied):
-        return f"{error}; what was committed is kept: the same command goes on from there"
-    return None
+    return str(error) if isinstance(error, Failure) else None
 
 
 def _is_full(error: BaseException) -> bool:

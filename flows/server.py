@@ -9,6 +9,7 @@ import asyncio
 import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -118,9 +119,16 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
+def _port_told() -> int:
+    """The port of PREFECT_API_URL, as `reval up --port` has a user export it; without one here, the usual."""
+    found = re.fullmatch(rf"http://{re.escape(HOST)}:(\d+)/api", os.environ.get("PREFECT_API_URL", ""))
+    return int(found[1]) if found else PORT
+
+
 @contextmanager
-def reporting(port: int = PORT) -> Iterator[None]:
+def reporting() -> Iterator[None]:
     """Lets flows of this process report to `reval up`'s server, or to one of their own over the same database."""
+    port = _port_told()
     # The server gets every line; the terminal has our own, and an error that ends the flow is raised to the caller.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     if server_version(port) is not None:

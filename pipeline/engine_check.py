@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from pipeline.engines import Engine
 from pipeline.workers import Worker
 from reval.config import Runtime
+from schemas import Failure
 
 CHECKED_ROLLOUTS = 64
 # Mean |engine - trainer| log-prob per token above which the engine is said to run other weights, by its weights' type.
@@ -16,7 +17,7 @@ CHECKED_ROLLOUTS = 64
 MAX_LOGPROB_GAP = {"float32": 1e-4, "bfloat16": 5e-2}
 
 
-class WrongWeights(Exception):
+class WrongWeights(Failure):
     """The engine's log-probs are not those of the policy it claims to run. Nothing of the batch is kept."""
 
 

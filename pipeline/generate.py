@@ -65,7 +65,7 @@ def _shard(run: Run, chosen: pa.Table, names: dict[str, Any], *, seed: int, chec
     wide = ["prompt_token_ids", "response_token_ids", "behaviour_logprobs"]
     responses = rows.select(["trajectory_id", *wide]).append_column("response_text", pa.array(texts, pa.string()))
     tables = {"responses": responses, "trajectories": rows.drop_columns(wide)}
-    if check:
+    if check or run.processes.checked != location:  # this engine may not be the one that made the shards before
         trainer, runtime = run.processes.trainer(), run.config.runtime
         found = check_weights(engine, trainer, location, rows, run.config.generate.temperature, runtime)
         run.processes.checked = location

@@ -9,11 +9,13 @@ import inspect
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,14 +25,16 @@ from typing import Any, NoReturn, TextIO
 
 import pyarrow as pa
 
-from schemas import UserError
+from schemas import Failure, UserError
 
 Progress = Callable[[int, int], None]
 Handler = Callable[..., Any]
 STOP_SECONDS = 10
+# Workers of a pool that may die before their first item: one killed from outside is replaced, a broken one is an error.
+MAX_STILLBORN = 3
 
 
-class WorkerDied(Exception):
+class WorkerDied(Failure):
     """The child ended while it was needed."""
 
 
@@ -108,7 +112,12 @@ class Worker:
     def _raise_dead(self) -> NoReturn:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_SECONDS)
-        raise WorkerDied(f"{self.module} ended with exit code {self._process.poll()}{self._where()}") from None
+        code = self._process.poll()
+        if code is not None and code < 0:  # its last words have nothing to do with it
+            how = f"was killed by {signal.Signals(-code).name}, which is often for want of memory"
+            where = f"; its output is in {self._log}" if self._log else ""
+            raise WorkerDied(f"{self.module} {how}{where}; the same command goes on from what is committed") from None
+        raise WorkerDied(f"{self.module} ended with exit code {code}{self._where()}") from None
 
     def _where(self) -> str:
         if self._log is None:
@@ -205,14 +214,16 @@ class Outcome:
 
 
 class Pool:
-    """Workers that share a stream of items. One that overruns an item's deadline or dies is replaced; the item is told
-    so and never tried again, and the other items do not wait for it.
+    """Workers that share a stream of items. One that overruns an item's deadline or dies is replaced, and the other items
+    do not wait for it. A death may be none of the item's doing (the kernel killed the worker for memory, between two
+    items even), so the item is tried once more; an overrun, or a second death, is what becomes of it.
     """
 
     def __init__(self, module: str, n_workers: int, seconds: float, log: Path) -> None:
         """`seconds` is the deadline of one item; a worker's own start does not count."""
         self._module, self._seconds, self._log = module, seconds, log
         self._starting: set[int] = set()
+        self._n_stillborn = 0
         self._workers = [self._start(place) for place in range(n_workers)]
 
     def _start(self, place: int) -> Worker:
@@ -227,9 +238,10 @@ class Pool:
         """Each item's index and outcome, as they finish.
 
         Raises:
-            WorkerDied: a worker does not even start.
+            WorkerDied: workers do not even start.
         """
-        waiting = iter(range(len(items)))
+        waiting = deque(range(len(items)))
+        outlived: set[int] = set()  # items whose worker died
         busy: dict[int, tuple[int, float]] = {}  # place of a worker -> its item and when that was sent
         for place in set(range(len(self._workers))) - self._starting:
             self._feed(place, method, items, waiting, busy)
@@ -241,13 +253,25 @@ class Pool:
             answered = {watched[connection] for connection in wait(list(watched), patience)}  # type: ignore[index]
             now = time.monotonic()
             for place in answered & self._starting:
-                self._workers[place].receive()
+                answered.discard(place)
+                try:
+                    self._workers[place].receive()
+                except WorkerDied:
+                    self._n_stillborn += 1
+                    if self._n_stillborn > MAX_STILLBORN:
+                        raise
+                    self._replace(place)
+                    continue
                 self._starting.discard(place)
                 self._feed(place, method, items, waiting, busy)
-                answered.discard(place)
             for place, (item, sent) in list(busy.items()):
                 if place in answered:
                     outcome = self._collect(place, now - sent)
+                    if place in self._starting and item not in outlived:
+                        outlived.add(item)
+                        waiting.append(item)
+                        del busy[place]
+                        continue
                 elif now - sent >= self._seconds:
                     self._replace(place)
                     outcome = Outcome(None, "timeout", now - sent)
@@ -264,11 +288,12 @@ class Pool:
         place: int,
         method: str,
         items: Sequence[Mapping[str, Any]],
-        waiting: Iterator[int],
+        waiting: deque[int],
         busy: dict[int, tuple[int, float]],
     ) -> None:
-        if (item := next(waiting, None)) is None:
+        if not waiting:
             return
+        item = waiting.popleft()
         busy[place] = (item, time.monotonic())
         with suppress(WorkerDied):  # it died between items: the connection says so when it is collected
             self._workers[place].send(method, **items[item])

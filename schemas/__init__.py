@@ -4,7 +4,7 @@ Imports the standard library and pyarrow only, so that any tool can read an arch
 """
 
 from schemas.conform import SchemaError, conform
-from schemas.errors import UserError
+from schemas.errors import Failure, UserError
 from schemas.ids import as_name, check_name, digest
 from schemas.tables import ARCHIVE_FORMAT, READABLE_SINCE, TABLES, Column, Table
 
@@ -13,6 +13,7 @@ __all__ = [
     "READABLE_SINCE",
     "TABLES",
     "Column",
+    "Failure",
     "SchemaError",
     "Table",
     "UserError",

@@ -1,8 +1,15 @@
-"""The one exception that means "the user can fix this"."""
+"""The exceptions whose message is all there is to say: a command prints it on one line and shows no traceback."""
 
 
 class UserError(Exception):
     """A mistake in what was asked, not in the program.
 
     The message is one line: what is wrong, where, and the way out. Commands print it and exit with code 2.
+    """
+
+
+class Failure(Exception):
+    """Something outside this process failed: a child was killed, an engine runs other weights. Nobody asked wrongly.
+
+    The message is one line: what failed, where its own words are, and what becomes of the run. Commands exit with code 1.
     """

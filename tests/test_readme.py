@@ -2,6 +2,9 @@
 
 import re
 import shlex
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,14 @@ def test_the_query_runs(home) -> None:
     (statement,) = shlex.split(block)
     out = reval("sql", statement, cwd=home).stdout
     assert out.split()[:4] == ["iteration", "worked_out", "reward_worked_out", "reward_at_once"]
+
+
+def test_the_script_runs(home) -> None:
+    """Polars, pyarrow and DuckDB read the tables without us."""
+    block = README.split("Other readers have them directly:\n")[1].split("\n\n**Every state")[0]
+    script = textwrap.dedent(block) + "\nprint(verdicts['len'].sum(), lengths.num_rows, len(by_policy))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=home, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["96", "96", "2"]
 
 
 def test_constraints_name_no_place() -> None:

@@ -61,8 +61,7 @@ def test_a_worker_that_dies_is_replaced(pool) -> None:
     for worker in pool._workers:
         os.kill(worker.pid, 9)
     outcomes = judge(pool, [("7", r"\boxed{7}")] * 20)
-    assert sum(outcome.failure == "crashed" for outcome in outcomes) <= 2
-    assert sum(outcome.values is not None for outcome in outcomes) >= 18
+    assert [outcome.failure for outcome in outcomes] == [None] * 20, "no item pays for a kill from outside"
 
 
 def test_no_judgement_has_no_reward() -> None:
