@@ -73,3 +73,10 @@ def test_every_query_opens_with_what_it_returns_and_lists_its_columns(path) -> N
     assert text.startswith("-- ")
     assert "row" in text.split("\n\n")[0].lower()
     assert "SELECT *" not in text
+
+
+def test_no_bar_is_drawn_on_what_a_command_prints(store) -> None:
+    """DuckDB's own is on standard output, where `--format json` writes."""
+    setting = "SELECT current_setting('enable_progress_bar') AS bar"
+    assert db.connect(store).sql(setting).fetchall() == [(False,)]
+    assert db.ask(store, setting).read_all()["bar"].to_pylist() == [False]
