@@ -63,9 +63,21 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
                 raise
             traceback.clear_frames(error.__traceback__)  # DuckDB complains of what they hold when the interpreter ends
             console.print(f"reval: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
+            code = 2 if isinstance(error, UserError) else 1
+            _leave_without_prefect(code)
+            raise typer.Exit(code) from None
+        _leave_without_prefect(0)
 
     return inner
+
+
+def _leave_without_prefect(code: int) -> None:
+    """Ends the process at once if its Prefect server died: Prefect's exit would try it for minutes, for nothing."""
+    server = sys.modules.get("flows.server")
+    if server is not None and server.gone.is_set():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
