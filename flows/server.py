@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.progress import log
 from schemas import UserError
 
 HOST, PORT = "127.0.0.1", 4200
@@ -158,7 +157,6 @@ def _delivering(port: int) -> Iterator[None]:
         yield
     finally:
         if server_version(port) is None:
-            log.warning("the Prefect server on port %d is gone; its history lacks the rest, the archive does not", port)
             gone.set()
         elif "prefect" in sys.modules:
             from prefect.events.worker import EventsWorker
