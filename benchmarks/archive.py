@@ -283,7 +283,7 @@ def _fill(store: Store, n: int, make: Callable[[int, int], dict[str, pa.Table]],
             ids += rows["trajectory_id"].chunks
             progress(number + 1, len(sizes))
     for name, files in paths.items():
-        store.append(name, files, shards)
+        store.append(name, dict.fromkeys(files), shards)
     return pa.concat_arrays(ids)
 
 
