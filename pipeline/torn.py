@@ -33,6 +33,9 @@ def settle(files: Files, table: str, versions: range) -> None:
             if (folder / name).exists():
                 sync(folder / name)
     sync(folder)
+    if 0 in versions:  # the folders are new too
+        sync(folder.parent)
+        sync(files.local)
 
 
 def put_aside(files: Files, table: str) -> list[str]:
