@@ -263,7 +263,7 @@ WHOLE = {
     "ANTI JOIN engine_checks USING (policy_id, run_id, iteration)",
     "verdicts of no rollout": "SELECT trajectory_id FROM verdicts ANTI JOIN trajectories USING (trajectory_id)",
     "draws of no verdict": "SELECT pass_id, update, slot FROM draws ANTI JOIN verdicts USING (trajectory_id)",
-    "policies without a pass": "SELECT policy_id FROM policies p ANTI JOIN passes USING (policy_id) WHERE p.iteration > 0",
+    "policies of no pass": "SELECT policy_id FROM policies p ANTI JOIN passes USING (policy_id) WHERE p.iteration > 0",
     "passes without all their updates": "SELECT pass_id FROM passes LEFT JOIN updates USING (pass_id) "
     "GROUP BY pass_id, n_draws HAVING count(update) <> n_draws",
     "snapshots of no run": "SELECT snapshot_id FROM snapshots s ANTI JOIN runs USING (run_id) WHERE s.run_id IS NOT NULL",

@@ -436,9 +436,10 @@ def test_a_run_goes_on_over_a_torn_commit(trained, archive) -> None:
             raise KeyboardInterrupt
         real(files, table, committed)
 
-    with pytest.MonkeyPatch.context() as patch, begun() as run, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch, begun() as run:
         patch.setattr(torn, "settle", lost)
-        generate.generate(run, 1)
+        with pytest.raises(KeyboardInterrupt):
+            generate.generate(run, 1)
     rollouts = contents(Store(archive), "trajectories")
     assert len(rollouts) == 96 + 48
     os.truncate(max(log.glob("*.json")), 0)
