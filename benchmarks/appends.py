@@ -57,7 +57,7 @@ def appends(archive: str, n_processes: int, n: int) -> float:
     codes = [process.wait() for process in processes]
     seconds = time.perf_counter() - began
     assert codes == [0] * n_processes, codes
-    query = 'SELECT trajectory_id FROM "references" WHERE reference_id = \'r\''
+    query = "SELECT trajectory_id FROM \"references\" WHERE reference_id = 'r'"
     found = [row for (row,) in db.connect(Store(archive), only=query).execute(query).fetchall()]
     expected = {f"{writer}-{number}" for writer in range(n_processes) for number in range(n)}
     assert len(found) == len(expected), f"{len(found)} rows, not {len(expected)}"
@@ -78,7 +78,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         seconds = appends(words.archive or str(Path(folder) / "archive"), words.processes, words.appends)
     n = words.processes * words.appends
-    print(f"{n:,} appends from {words.processes} processes in {seconds:.1f} s, {n / seconds:.0f}/s; none lost, none twice")  # noqa: T201
+    print(
+        f"{n:,} appends from {words.processes} processes in {seconds:.1f} s, {n / seconds:.0f}/s; none lost, none twice"
+    )  # noqa: T201
 
 
 if __name__ == "__main__":
