@@ -24,7 +24,7 @@ def append(archive: str, writer: int, n: int) -> None:
     """One process's part; it begins when its standard input ends."""
     store = Store(archive)
     store.versions()
-    print("ready", flush=True)  # noqa: T201
+    print("ready", flush=True)
     sys.stdin.read()
     for number in range(n):
         row = {
@@ -80,7 +80,7 @@ def main() -> None:
     n = words.processes * words.appends
     print(
         f"{n:,} appends from {words.processes} processes in {seconds:.1f} s, {n / seconds:.0f}/s; none lost, none twice"
-    )  # noqa: T201
+    )
 
 
 if __name__ == "__main__":
