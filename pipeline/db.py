@@ -47,13 +47,20 @@ def sql(name: str) -> str:
     return (SQL / f"{name}.sql").read_text()
 
 
+def database(config: dict[str, str | bool | int | float | list[str]] | None = None) -> duckdb.DuckDBPyConnection:
+    """A database in memory. DuckDB would draw a bar on standard output over any query of two seconds."""
+    connection = duckdb.connect(":memory:", config=config or {})
+    connection.execute("SET enable_progress_bar = false")
+    return connection
+
+
 def connect(store: Store, versions: Versions | None = None, *, only: str | None = None) -> duckdb.DuckDBPyConnection:
     """A connection with a view per table and the derived views, at `versions` (default: the newest).
 
     Args:
         only: SQL; just the views it mentions are made, which is most of the time of a small query.
     """
-    connection = duckdb.connect(":memory:")
+    connection = database()
     tables, views = _mentioned(only)
     for name in tables:
         attach(connection, store, name, _files(store, name, versions))
@@ -130,7 +137,7 @@ def ask(store: Store, statement: str, versions: Versions | None = None) -> pa.Re
     Raises:
         UserError: it is not exactly one SELECT or EXPLAIN, or it does not run.
     """
-    connection = duckdb.connect(":memory:", config=ASKING)
+    connection = database(ASKING)
     try:
         found = connection.extract_statements(statement)
     except duckdb.Error as error:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,7 +30,7 @@ def locate(store: Store, trajectory_ids: Sequence[str]) -> pa.Table:
     Raises:
         LookupError: a rollout has no response.
     """
-    connection = duckdb.connect(":memory:")
+    connection = db.database()
     shards = store.shards("responses")
     db.attach(connection, store, "responses", shards, columns="trajectory_id, filename, file_row_number")
     wanted = pa.table({"trajectory_id": pa.array(trajectory_ids, pa.string()), "place": range(len(trajectory_ids))})

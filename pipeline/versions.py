@@ -133,7 +133,7 @@ def diff(a: Store, at_a: State, b: Store, at_b: State) -> Iterator[Difference]:
         files_a, files_b = a.logged(name, at_a.versions.get(name, 0)), b.logged(name, at_b.versions.get(name, 0))
         common = set(files_a) & set(files_b) if a.layout.root == b.layout.root else set()
         n_common = sum(files_a[path][1] for path in common)
-        connection = duckdb.connect(":memory:")
+        connection = db.database()
         for side, store, listed in (("a", a, files_a), ("b", b, files_b)):
             differing = {path: size for path, (size, _) in listed.items() if path not in common}
             db.attach(connection, store, name, differing, view=side)

@@ -183,3 +183,10 @@ def test_one_file_for_many_threads(escape) -> None:
     for _ in range(20):
         asked = db.ask(store, query).read_all().to_pylist()
         assert [tuple(row.values()) for row in asked] == plain
+
+
+def test_no_bar_is_drawn_on_what_a_command_prints(store) -> None:
+    """DuckDB's own is on standard output, where `--format json` writes."""
+    setting = "SELECT current_setting('enable_progress_bar') AS bar"
+    assert db.connect(store).sql(setting).fetchall() == [(False,)]
+    assert db.ask(store, setting).read_all()["bar"].to_pylist() == [False]
