@@ -131,7 +131,7 @@ class Lease:
         except (NotFoundError, FileNotFoundError):
             pass
         try:
-            self._put(json.dumps(_me()).encode(), how)
+            self._put(_content(_me()), how)
         except (AlreadyExistsError, PreconditionError):
             return {}
         return None
@@ -142,9 +142,8 @@ class Lease:
 
         me = _me()
         while not self._over.wait(RENEW_SECONDS) and not self.lost:
-            me["renewed"] = time.time()  # another content, hence another tag
             try:
-                self._put(json.dumps(me).encode(), {"e_tag": self._tag})
+                self._put(_content(me), {"e_tag": self._tag})
             except (PreconditionError, NotFoundError):
                 self._taken = True
             except Exception:  # the network; worth another try while the lease is ours
@@ -165,6 +164,11 @@ class Lease:
             renewing.join()
             with contextlib.suppress(Exception):  # it is another's by now, or runs out by itself
                 self._put(b"", {"e_tag": self._tag})
+
+
+def _content(holder: Holder) -> bytes:
+    """What a lock object holds. No two are the same, and so no two have the same tag."""
+    return json.dumps({**holder, "turn": os.urandom(8).hex()}).encode()
 
 
 def _awake() -> float:
