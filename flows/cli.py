@@ -29,7 +29,7 @@ def init(recipe: Recipe = "arithmetic", archive: Archive = DEFAULT_ARCHIVE, set_
 
     config = load(recipe, set_ or [])
     check("init", config, archive)
-    store = Store.create(archive)
+    store = Store.create(archive, config.runtime.storage)
     processes = Processes(config, store)
     try:
         prompts.ensure(store, config)
@@ -68,12 +68,13 @@ def iterate(
     from pipeline.run import check
     from pipeline.store import Store
 
-    check("iterate", load(recipe, set_ or [], iterations=iterations), archive, name=run)  # before anything starts
+    config = load(recipe, set_ or [], iterations=iterations)
+    check("iterate", config, archive, name=run)  # before anything starts
     with reporting():
         from flows.iterate import iterate as flow
 
         run_id = flow(recipe, iterations, run, set_ or [], archive, verbose)
-    statement, found = curve(Store(archive), run_id)
+    statement, found = curve(Store(archive, config.runtime.storage), run_id)
     print_table(found)
     me, where = myself(), "" if archive == DEFAULT_ARCHIVE else f" --archive {archive}"
     typer.echo(
@@ -102,7 +103,8 @@ def retrain(
     from pipeline.run import check
     from pipeline.store import Store
 
-    check("retrain", load(recipe, set_ or [], defaults=RETRAIN), archive, name=run, policy_id=policy, at=at)
+    config = load(recipe, set_ or [], defaults=RETRAIN)
+    check("retrain", config, archive, name=run, policy_id=policy, at=at)
     with reporting():
         from flows.retrain import retrain as flow
 
@@ -110,7 +112,7 @@ def retrain(
     newest = f"SELECT policy_id FROM progress WHERE run_id = '{run_id}' ORDER BY iteration DESC LIMIT 1"
     from pipeline import db
 
-    policy_id = db.ask(Store(archive), newest).read_all()["policy_id"][0]
+    policy_id = db.ask(Store(archive, config.runtime.storage), newest).read_all()["policy_id"][0]
     typer.echo(f"run {run_id} made {policy_id}; {myself()} evaluate {policy_id} says how good it is")
 
 
@@ -131,7 +133,7 @@ def evaluate(
 
     config = load(recipe, set_ or [])
     check("evaluate", config, archive, policy_id=policy)
-    store = Store(archive)
+    store = Store(archive, config.runtime.storage)
     processes = Processes(config, store, verbose=verbose)
     try:
         evaluate_policy(store, config, processes, policy)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from pipeline import db
 from pipeline.store import Store
+from schemas import TABLES
 
 TOKEN_IDS = ("prompt_token_ids", "response_token_ids")
 
@@ -54,14 +55,17 @@ def read(store: Store, located: pa.Table, columns: Sequence[str]) -> pa.Table:
     for place, path in enumerate(paths):
         places.setdefault(path, []).append(place)
 
+    schema = pa.schema([TABLES["responses"].schema.field(name) for name in columns])
+
     def one(path: str) -> pa.Table:
         with store.files.open(path) as file:
-            return _rows(pq.ParquetFile(file, pre_buffer=True), rows[places[path]], columns)
+            found = _rows(pq.ParquetFile(file, pre_buffer=True), rows[places[path]], columns)
+        return found.select(schema.names).cast(schema)  # an older file does not allow null where newer ones do
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         parts = list(threads.map(one, places))
     order = np.argsort([place for part in places.values() for place in part])
-    return pa.concat_tables(parts).take(order) if parts else pa.table({name: [] for name in columns})
+    return pa.concat_tables(parts).take(order) if parts else schema.empty_table()
 
 
 def _rows(parquet: pq.ParquetFile, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:

@@ -282,6 +282,9 @@ class Bucket:
                 listed = [obstore.head(self._objects, path)]
         tags = {item["path"]: item["e_tag"] for item in listed}
         cached = self._cached(path)
+        if not tags and cached.exists():  # it is a copy of what is gone
+            _remove(final)
+            cached.unlink()
         if not tags or (final.exists() and cached.exists() and json.loads(cached.read_text()) == tags):
             return final
         try:

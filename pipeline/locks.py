@@ -1,8 +1,9 @@
 """Locks on names within an archive that a dead process does not keep.
 
 In a folder the operating system keeps them (flock): they end with their holder, however it ends. In an object store a
-lock is an object that its holder renews; one not renewed for `LEASE_SECONDS` is anybody's, and taking it is a conditional
-put, so only one gets it. A holder that was cut off for that long finds out at its next renewal, and may write no more.
+lock is an object that its holder renews; one that is empty, or was not renewed for `LEASE_SECONDS`, is anybody's. To take
+it, to renew it and to give it back are conditional puts, so only one gets it, and nobody gives back another's. A holder
+that was cut off or asleep for that long may write no more.
 """
 
 import contextlib
@@ -97,9 +98,23 @@ class Lease:
     def __init__(self, objects: Any, path: str, name: str) -> None:
         """`objects` is an obstore store."""
         self._objects, self._path, self._name = objects, path, name
-        self._mark: dict[str, Any] = {}
+        self._tag: str | None = None
+        self._heard = 0.0
         self._over = threading.Event()
-        self.lost = False
+        self._taken = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether another process has the lock by now, or could have."""
+        return self._taken or _awake() - self._heard > LEASE_SECONDS
+
+    def _put(self, content: bytes, how: Any) -> None:
+        """Raises: AlreadyExistsError, PreconditionError; others were first."""
+        import obstore
+
+        asked = _awake()
+        self._tag = obstore.put(self._objects, self._path, content, mode=how)["e_tag"]
+        self._heard = asked
 
     def take(self) -> Holder | None:
         """Takes the lock, or gives its holder."""
@@ -110,44 +125,35 @@ class Lease:
         try:
             found = obstore.get(self._objects, self._path)
             holder, age = _parsed(bytes(found.bytes())), datetime.now(UTC) - found.meta["last_modified"]
-            if age.total_seconds() < LEASE_SECONDS and not _died_here(holder):
+            if holder and age.total_seconds() < LEASE_SECONDS and not _died_here(holder):
                 return holder
             how = {"e_tag": found.meta["e_tag"]}
         except (NotFoundError, FileNotFoundError):
             pass
         try:
-            self._mark = dict(obstore.put(self._objects, self._path, json.dumps(_me()).encode(), mode=how))
+            self._put(_content(_me()), how)
         except (AlreadyExistsError, PreconditionError):
             return {}
         return None
 
     def renew(self) -> None:
-        """Keeps the lock until told otherwise; sets `lost` if another process has taken it."""
-        import obstore
+        """Keeps the lock until told otherwise, or until another process has taken it."""
         from obstore.exceptions import NotFoundError, PreconditionError
 
-        me, heard = _me(), time.monotonic()
-        while not self._over.wait(RENEW_SECONDS):
+        me = _me()
+        while not self._over.wait(RENEW_SECONDS) and not self.lost:
             try:
-                me["renewed"] = time.time()  # another content, hence another tag
-                how: Any = {"e_tag": self._mark["e_tag"]}
-                self._mark = dict(obstore.put(self._objects, self._path, json.dumps(me).encode(), mode=how))
-                heard = time.monotonic()
+                self._put(_content(me), {"e_tag": self._tag})
             except (PreconditionError, NotFoundError):
-                self.lost = True
-                return
+                self._taken = True
             except Exception:  # the network; worth another try while the lease is ours
-                if time.monotonic() - heard > LEASE_SECONDS:
-                    self.lost = True
-                    return
+                continue
 
     @contextmanager
     def held(self, *, wait: bool) -> Iterator[None]:
         """Raises:
         Held: another process has it, and `wait` is false.
         """
-        import obstore
-
         _until(self.take, self._name, wait)
         renewing = threading.Thread(target=self.renew, daemon=True)
         renewing.start()
@@ -156,9 +162,18 @@ class Lease:
         finally:
             self._over.set()
             renewing.join()
-            if not self.lost:
-                with contextlib.suppress(Exception):  # it runs out by itself
-                    obstore.delete(self._objects, self._path)
+            with contextlib.suppress(Exception):  # it is another's by now, or runs out by itself
+                self._put(b"", {"e_tag": self._tag})
+
+
+def _content(holder: Holder) -> bytes:
+    """What a lock object holds. No two are the same, and so no two have the same tag."""
+    return json.dumps({**holder, "turn": os.urandom(8).hex()}).encode()
+
+
+def _awake() -> float:
+    """Seconds on a clock that goes on while the machine sleeps and that nobody sets."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _died_here(holder: Holder) -> bool:
@@ -175,7 +190,7 @@ def _died_here(holder: Holder) -> bool:
 
 
 def _parsed(text: bytes) -> Holder:
-    """What a lock says of its holder; empty: it has been taken and not written yet."""
+    """What a lock says of its holder; empty: a lock file is taken and not written yet, an object nobody's."""
     try:
         found: Holder = json.loads(text)
     except ValueError:

@@ -34,14 +34,14 @@ def parse(root: str, content: bytes | None, *, exists: bool) -> Marker:
     try:
         found = json.loads(content)
         newest, tables = int(found["format"]), {str(k): int(v) for k, v in found.get("tables", FIRST).items()}
-        needs = str(found.get("readable_since", "a newer one"))
+        needs = f"reval {found['readable_since']}" if "readable_since" in found else "a newer one"
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"archive {root}: reval.json is damaged; it should read {Marker().dump().decode()!r}") from None
     strange = [name for name in tables if name not in TABLES or tables[name] > TABLES[name].version]
     if newest > ARCHIVE_FORMAT or strange:
         what = f"format {newest}" if newest > ARCHIVE_FORMAT else f"table {strange[0]} version {tables[strange[0]]}"
         raise UserError(
-            f"archive {root} has {what}: it was written by a newer reval than this {_version()}; it needs reval {needs}"
+            f"archive {root} has {what}: it was written by a newer reval than this {_version()}; it needs {needs}"
         )
     return Marker(tables)
 

@@ -78,9 +78,11 @@ class Store:
         there = files.at(root, options)
         if cls.vacant(root, options):
             try:
-                for name in TABLES:
-                    _create_table(there, name)
-                there.make(MARKER, lambda path: _write(path, marker.Marker().dump()))
+                with there.lock("base", wait=True):  # others may be making it
+                    if cls.vacant(root, options):
+                        for name in TABLES:
+                            _create_table(there, name)
+                        there.make(MARKER, lambda path: _write(path, marker.Marker().dump()))
             except (OSError, DeltaError) as error:
                 raise UserError(f"archive {root} cannot be made: {error}; choose another with --archive") from error
         return cls(root, options)
@@ -91,7 +93,7 @@ class Store:
         there = files.at(root, options)
         if there.read(MARKER) is not None:
             return False
-        return _absent(there) or there.names() <= {*TABLES, f".{MARKER}.tmp"}
+        return _absent(there) or there.names() <= {*TABLES, files.LOCKS, f".{MARKER}.tmp"}
 
     def _migrate(self) -> None:
         """Gives every table the columns it lacks; rows written before have null there."""
@@ -102,6 +104,7 @@ class Store:
                     _create_table(self.files, name)
                     continue
                 table = self._table(name)
+                before = table.version()
                 there = {field.name: field for field in table.schema().fields}
                 ours = Schema.from_arrow(TABLES[name].schema).fields
                 if added := [field for field in ours if field.name not in there]:
@@ -109,6 +112,7 @@ class Store:
                 for field in ours:
                     if field.nullable and field.name in there and not there[field.name].nullable:
                         table.alter.drop_column_not_null(field.name)
+                torn.settle(self.files, name, range(before, self.at(name).version() + 1))
             if self.marker.outdated:
                 self.files.make(MARKER, lambda path: _write(path, marker.Marker().dump()))
                 log.info(
@@ -352,6 +356,7 @@ class Store:
 
 
 def _create_table(there: files.Files, name: str) -> None:
+    torn.put_aside(there, name)
     DeltaTable.create(
         f"{there.uri}/{name}",
         TABLES[name].schema,
@@ -361,6 +366,7 @@ def _create_table(there: files.Files, name: str) -> None:
         configuration={"delta.checkpointInterval": str(CHECKPOINT_COMMITS)},
         storage_options=there.options or None,
     )
+    torn.settle(there, name, range(1))
 
 
 def _absent(there: files.Files) -> bool:

@@ -36,6 +36,9 @@ def settle(files: Files, table: str, since: int) -> None:
         if (checkpoint := folder / f"{version:020}.checkpoint.parquet").exists():
             sync(checkpoint)
     sync(folder)
+    if 0 in versions:  # the folders are new too
+        sync(folder.parent)
+        sync(files.local)
 
 
 def put_aside(files: Files, table: str) -> list[str]:

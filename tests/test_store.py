@@ -170,3 +170,23 @@ def test_a_folder_with_other_things_is_not_taken_over(tmp_path) -> None:
     with pytest.raises(UserError, match="is not an archive"):
         Store.create(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_an_archive_begun_and_cut_off_is_finished(tmp_path, monkeypatch) -> None:
+    """Its maker died between two tables, and a loss of power left the log of one of them empty."""
+    real, made = DeltaTable.create, []
+
+    def dying(*args, **kwargs):
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(real(*args, **kwargs))
+
+    monkeypatch.setattr(DeltaTable, "create", dying)
+    with pytest.raises(KeyboardInterrupt):
+        Store.create(tmp_path / "archive")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="is not an archive"):
+        Store(tmp_path / "archive")
+    log = tmp_path / "archive" / "runs" / "_delta_log" / f"{0:020}.json"
+    log.write_bytes(b"")
+    assert set(Store.create(tmp_path / "archive").versions().values()) == {0}
