@@ -112,7 +112,7 @@ class Store:
                 for field in ours:
                     if field.nullable and field.name in there and not there[field.name].nullable:
                         table.alter.drop_column_not_null(field.name)
-                torn.settle(self.files, name, range(before, self.at(name).version() + 1))
+                torn.settle(self.files, name, before)
             if self.marker.outdated:
                 self.files.make(MARKER, lambda path: _write(path, marker.Marker().dump()))
                 log.info(
@@ -366,7 +366,7 @@ def _create_table(there: files.Files, name: str) -> None:
         configuration={"delta.checkpointInterval": str(CHECKPOINT_COMMITS)},
         storage_options=there.options or None,
     )
-    torn.settle(there, name, range(1))
+    torn.settle(there, name, 0)
 
 
 def _absent(there: files.Files) -> bool:

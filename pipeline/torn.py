@@ -36,7 +36,7 @@ def settle(files: Files, table: str, since: int) -> None:
         if (checkpoint := folder / f"{version:020}.checkpoint.parquet").exists():
             sync(checkpoint)
     sync(folder)
-    if 0 in versions:  # the folders are new too
+    if since == 0:  # the folders are new too
         sync(folder.parent)
         sync(files.local)
 
