@@ -2,7 +2,7 @@
 
     python -m benchmarks.soak --kills 50 --seed 0 --folder /tmp/soak
 
-SIGKILL hits the flow, its engine, trainer or a scorer alone, or everything at once with the Prefect server. After every
+SIGKILL hits the flow, its engine, trainer or a verifier alone, or everything at once with the Prefect server. After every
 death the archive must hold what it held before, nothing twice, and no row without what belongs to it; at the end every
 row of every table must be the undisturbed command's, key by key and value by value, wall times aside. The choices follow
 the seed, the moments are the machine's. Linux only: what was started is found in /proc, and only that is killed.
@@ -137,10 +137,9 @@ class Soak:
                 target, pids = "flow", [process.pid]
                 if everything:
                     target, pids = "everything", [process.pid, *below(process.pid)]
-                elif self.rng.random() < 0.35 and (children := children_of(process.pid)):
-                    target = self.rng.choice(sorted(set(children.values())))
-                    pids = [self.rng.choice([pid for pid, name in children.items() if name == target])]
-                    await_work(process, pids[0])
+                elif self.rng.random() < 0.35:
+                    target = self.rng.choice(sorted(CHILDREN.values()))
+                    pids = await_child(process, target)
                 if process.poll() is not None or not kill(pids):
                     continue
                 targets.append(target)
@@ -263,7 +262,7 @@ WHOLE = {
     "ANTI JOIN engine_checks USING (policy_id, run_id, iteration)",
     "verdicts of no rollout": "SELECT trajectory_id FROM verdicts ANTI JOIN trajectories USING (trajectory_id)",
     "draws of no verdict": "SELECT pass_id, update, slot FROM draws ANTI JOIN verdicts USING (trajectory_id)",
-    "policies of no pass": "SELECT policy_id FROM policies p ANTI JOIN passes USING (policy_id) WHERE p.iteration > 0",
+    "policies without a pass": "SELECT policy_id FROM policies p ANTI JOIN passes USING (policy_id) WHERE iteration > 0",
     "passes without all their updates": "SELECT pass_id FROM passes LEFT JOIN updates USING (pass_id) "
     "GROUP BY pass_id, n_draws HAVING count(update) <> n_draws",
     "snapshots of no run": "SELECT snapshot_id FROM snapshots s ANTI JOIN runs USING (run_id) WHERE s.run_id IS NOT NULL",
@@ -320,17 +319,16 @@ def words_of(pid: int) -> list[str]:
     return []
 
 
-def children_of(flow: int) -> dict[int, str]:
-    """What a flow's engine, trainer and scorers are."""
-    words = ((pid, word) for pid in below(flow) for word in words_of(pid))
-    return {pid: CHILDREN[word] for pid, word in words if word in CHILDREN}
-
-
-def await_work(process: subprocess.Popen, pid: int) -> None:
-    """Waits, a little, until a process takes CPU time."""
-    first, deadline = cpu(pid), time.monotonic() + BUSY_SECONDS
-    while cpu(pid) == first and time.monotonic() < deadline and process.poll() is None:
+def await_child(flow: subprocess.Popen, name: str) -> list[int]:
+    """Waits until a flow has such a child and then, a little, until that takes CPU time; none: the flow ended first."""
+    found, deadline = [], time.monotonic() + RUN_SECONDS
+    while not found and time.monotonic() < deadline and flow.poll() is None:
         time.sleep(0.001)
+        found = [pid for pid in below(flow.pid) for word in words_of(pid) if CHILDREN.get(word) == name][-1:]
+    first, deadline = sum(map(cpu, found)), time.monotonic() + BUSY_SECONDS
+    while sum(map(cpu, found)) == first and time.monotonic() < deadline and flow.poll() is None:
+        time.sleep(0.001)
+    return found
 
 
 def cpu(pid: int) -> int:
@@ -370,14 +368,16 @@ def main(
     with server.server(port):  # one for most starts: bringing its own costs each a third of its time
         soak, runs = Soak(folder, seed, iterations, options, port, set(below(os.getpid()))), ["soak"]
         soak.undisturbed(runs[0], soak.calm)
-        calm_seconds = time.monotonic() - began
+        calm_seconds, ended = time.monotonic() - began, False
         while (n := soak.kills.total()) < kills and len(soak.problems) < 10 and time.monotonic() - began < 60 * minutes:
-            if soak.disturbed(runs[-1], kills - n):
+            if ended:
                 runs.append(f"soak-{len(runs) + 1}")
+            ended = soak.disturbed(runs[-1], kills - n)
         storm_seconds = time.monotonic() - began - calm_seconds
         if soak.kills.total() < kills:
             soak.problems.append(f"{soak.kills.total()} kills in {minutes:g} minutes")
-        soak.undisturbed(runs[-1], soak.storm)
+        if not ended:
+            soak.undisturbed(runs[-1], soak.storm)
         for run in runs[1:]:
             soak.undisturbed(run, soak.calm)
         lines = soak.compare()

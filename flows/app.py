@@ -59,13 +59,34 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*args, **kwargs)
         except Exception as error:
-            if (line := one_line(error)) is None:
+            if (line := one_line(error) or _without_prefect()) is None:
                 raise
             traceback.clear_frames(error.__traceback__)  # DuckDB complains of what they hold when the interpreter ends
             console.print(f"reval: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
+            code = 2 if isinstance(error, UserError) else 1
+            _leave_without_prefect(code)
+            raise typer.Exit(code) from None
+        _leave_without_prefect(0)
 
     return inner
+
+
+def _without_prefect() -> str | None:
+    """What to say if the process's Prefect server died; null: it did not."""
+    server = sys.modules.get("flows.server")
+    if server is None or not server.gone.is_set():
+        return None
+    return (
+        "its Prefect server died, and so it ends; the archive has all that was done: the same command goes on from there"
+    )
+
+
+def _leave_without_prefect(code: int) -> None:
+    """Ends the process at once if its Prefect server died: Prefect's exit would try it for minutes, for nothing."""
+    if _without_prefect():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:

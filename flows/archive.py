@@ -99,8 +99,11 @@ def compact(archive: Archive = DEFAULT_ARCHIVE) -> None:
     from pipeline import compaction
     from pipeline.store import Store
 
+    done = None
     for done in compaction.compact(Store(archive)):
         typer.echo(done)
+    if done is None:
+        typer.echo("nothing to merge")
 
 
 @command

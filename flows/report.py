@@ -28,7 +28,7 @@ def iterations(run: Run) -> Iterator[int]:
     else:
         log.info("run %s begins from %s", run.run_id, run.base_policy_id)
     # The first may have been begun by another process; it has no wall time of its own then.
-    resumed = any(run.has_ended(first, stage) for stage in ("generate", "draw"))
+    resumed = bool(run.query("iteration_begun", run_id=run.run_id, iteration=first)["begun"][0].as_py())
     for iteration in range(first, run.config.iterations + 1):
         began = time.perf_counter()
         yield iteration

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -133,7 +134,7 @@ def reporting() -> Iterator[None]:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     if server_version(port) is not None:
         os.environ.update(environment(port))
-        with _delivering():
+        with _delivering(port):
             yield
         return
     with socket.socket() as probe:
@@ -141,17 +142,23 @@ def reporting() -> Iterator[None]:
         port = probe.getsockname()[1]
     with server(port):
         os.environ.update(environment(port))
-        with _delivering():
+        with _delivering(port):
             yield
 
 
+# Set when the server was gone at the end of a flow: Prefect's own exit would then try it again for minutes.
+gone = threading.Event()
+
+
 @contextmanager
-def _delivering() -> Iterator[None]:
+def _delivering(port: int) -> Iterator[None]:
     """Has Prefect send what it still holds before the server may go."""
     try:
         yield
     finally:
-        if "prefect" in sys.modules:
+        if server_version(port) is None:
+            gone.set()
+        elif "prefect" in sys.modules:
             from prefect.events.worker import EventsWorker
             from prefect.logging.handlers import APILogHandler
 

@@ -26,11 +26,14 @@ def compact(store: Store) -> Iterator[str]:
     Runs may go on meanwhile: what they append is not touched, and a merge that another beat to it is given up.
     """
     with store.lock("compact"):
+        n_merged = 0
         for name in TABLES:
             merged = [group for group in _groups(store.logged(name)) if _merge(store, name, group)]
+            n_merged += len(merged)
             if merged:
                 yield f"{name}: {sum(map(len, merged)):,} files merged into {len(merged):,}"
-        store.snapshot(f"compact/{digest(*map(str, store.versions().items()))}", "compact")
+        if n_merged:
+            store.snapshot(f"compact/{digest(*map(str, store.versions().items()))}", "compact")
 
 
 def _groups(logged: dict[str, tuple[int, int]]) -> Iterator[list[str]]:

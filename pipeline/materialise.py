@@ -33,14 +33,20 @@ def materialise(store: Store, run_id: str, iteration: int, stage: str, plan: Cal
         store.snapshot(name, stage, run_id=run_id, iteration=iteration, seconds=seconds)
 
 
-def commit(store: Store, prefix: str, shards: Iterable[Shard]) -> float:
-    """Computes and commits each shard that is not in the archive; returns the seconds of planning and computing alone."""
-    seconds, since = 0.0, time.perf_counter()
+def commit(store: Store, prefix: str, shards: Iterable[Shard]) -> float | None:
+    """Computes and commits each shard that is not in the archive.
+
+    Returns:
+        the seconds of planning and computing alone; null: some shards were there already, made by another process.
+    """
+    seconds, since, in_one_go = 0.0, time.perf_counter(), True
     for shard in shards:
         name = f"{prefix}/{shard.name}"
-        if not store.recover(name, shard.tables):
+        if store.recover(name, shard.tables):
+            in_one_go = False
+        else:
             rows = shard.compute()
             seconds += time.perf_counter() - since
             store.write(name, {table: rows[table] for table in shard.tables})
             since = time.perf_counter()
-    return seconds + time.perf_counter() - since
+    return seconds + time.perf_counter() - since if in_one_go else None

@@ -55,7 +55,7 @@ def _finish(store: Store) -> Iterator[str]:
         waiting = set(store.files.listing(name)) - store.ever_logged(name)
         for shard in sorted(shards - names[name]):
             if (path := shard_file(shard, name)) in waiting:
-                store.append(name, [path], [shard])
+                store.append(name, {path: None}, [shard])
                 yield f"{path}: the rest of a shard half committed, committed"
 
 

@@ -112,7 +112,7 @@ class Store:
                 for field in ours:
                     if field.nullable and field.name in there and not there[field.name].nullable:
                         table.alter.drop_column_not_null(field.name)
-                torn.settle(self.files, name, range(before, self.at(name).version() + 1))
+                torn.settle(self.files, name, before)
             if self.marker.outdated:
                 self.files.make(MARKER, lambda path: _write(path, marker.Marker().dump()))
                 log.info(
@@ -205,7 +205,7 @@ class Store:
         if self.committed(shard, tables[-1]):
             return True
         if all(self.files.size(shard_file(shard, name)) is not None for name in tables):
-            self._commit(shard, tables)
+            self._commit(shard, dict.fromkeys(tables))
             return True
         return False
 
@@ -221,7 +221,7 @@ class Store:
         fitted = {name: conform(table, name) for name, table in rows.items()}
         for name, table in fitted.items():
             self.files.make(shard_file(shard, name), partial(write_parquet, table, name))
-        self._commit(shard, tuple(fitted), also)
+        self._commit(shard, {name: len(table) for name, table in fitted.items()}, also)
 
     def snapshot(
         self,
@@ -249,17 +249,20 @@ class Store:
             self.write(shard, {"snapshots": pa.Table.from_pylist([row], TABLES["snapshots"].schema)})
         return snapshot_id
 
-    def _commit(self, shard: str, tables: tuple[str, ...], also: Sequence[str] = ()) -> None:
-        for name in tables:
-            self.append(name, [shard_file(shard, name)], [shard, *also])
+    def _commit(self, shard: str, tables: Mapping[str, int | None], also: Sequence[str] = ()) -> None:
+        for name, n_rows in tables.items():
+            self.append(name, {shard_file(shard, name): n_rows}, [shard, *also])
 
-    def append(self, name: str, paths: list[str], shards: list[str]) -> None:
+    def append(self, name: str, paths: Mapping[str, int | None], shards: list[str]) -> None:
         """Commits Parquet files of a table that are in place, as the shards of these names, unless the first of them is.
+
+        Args:
+            paths: with their rows; null: the file says how many.
 
         Raises:
             UserError: the lock that allowed it was lost to another process.
         """
-        adds: list[AddAction | RemoveAction] = [self.added(path) for path in paths]
+        adds: list[AddAction | RemoveAction] = [self.added(path, n_rows) for path, n_rows in paths.items()]
         transactions = [Transaction(shard, 1) for shard in shards]
         for attempt in range(ATTEMPTS):
             table = self._table(name)
@@ -304,8 +307,7 @@ class Store:
             commit_properties=properties,
             post_commithook_properties=HOOKS,
         )
-        table.update_incremental()
-        torn.settle(self.files, name, range(before, table.version() + 1))
+        torn.settle(self.files, name, before)
 
     def ever_logged(self, name: str) -> set[str]:
         """Every file that any version of a table names."""
@@ -338,12 +340,13 @@ class Store:
                         found.add(action["txn"]["appId"])
         return list(found)
 
-    def added(self, path: str, *, data_change: bool = True) -> AddAction:
-        """What the log says of a file."""
+    def added(self, path: str, n_rows: int | None = None, *, data_change: bool = True) -> AddAction:
+        """What the log says of a file; null n_rows: as many as it has."""
         size = self.files.size(path)
         assert size is not None, path
-        with self.files.open(path) as file:
-            n_rows = pq.read_metadata(file).num_rows
+        if n_rows is None:
+            with self.files.open(path) as file:
+                n_rows = pq.read_metadata(file).num_rows
         return AddAction(
             path.split("/", 1)[1],
             size,
@@ -365,7 +368,7 @@ def _create_table(there: files.Files, name: str) -> None:
         configuration={"delta.checkpointInterval": str(CHECKPOINT_COMMITS)},
         storage_options=there.options or None,
     )
-    torn.settle(there, name, range(1))
+    torn.settle(there, name, 0)
 
 
 def _absent(there: files.Files) -> bool:

@@ -6,7 +6,7 @@ kind: readers take it for a commit that did nothing.
 """
 
 import json
-from itertools import takewhile
+from itertools import count, takewhile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,21 +19,24 @@ from pipeline.progress import log
 LOCK = "torn"
 
 
-def settle(files: Files, table: str, versions: range) -> None:
+def settle(files: Files, table: str, since: int) -> None:
     """Has the disk hold commits and the checkpoints made with them; an object store has them by its own promise.
 
-    `versions` are one's own commit and those about it that other processes made and may not have settled yet: one that
-    holds while another before it is torn would be the end of the log.
+    They are those of version `since` and after: one's own, and those about it that other processes made and may not have
+    settled yet. One that holds while another before it is torn would be the end of the log.
     """
     if not isinstance(files, Folder):
         return
     folder = files.local / delta_log(table)
-    for version in versions:
-        for name in (f"{version:020}.json", f"{version:020}.checkpoint.parquet"):
-            if (folder / name).exists():
-                sync(folder / name)
+    for version in count(since):
+        if (commit := folder / f"{version:020}.json").exists():
+            sync(commit)
+        elif version > since:  # other tools may have cleared the log up to a checkpoint
+            break
+        if (checkpoint := folder / f"{version:020}.checkpoint.parquet").exists():
+            sync(checkpoint)
     sync(folder)
-    if 0 in versions:  # the folders are new too
+    if since == 0:  # the folders are new too
         sync(folder.parent)
         sync(files.local)
 

@@ -55,6 +55,8 @@ class Worker:
         output: TextIO | None = None
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
+            if log.exists():  # what the one before said of its end is what a person looks for after the next start
+                log.replace(log.with_suffix(".before.log"))
             output = log.open("w")
         try:
             self._process = subprocess.Popen(

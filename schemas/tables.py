@@ -319,7 +319,12 @@ _TABLES = (
             C("stage", TEXT, "The stage that ended; 'iteration' ends a whole iteration."),
             C("run_id", TEXT, "The run.", null="outside any run"),
             C("iteration", INT, "The iteration; 0 is before the first.", null="outside any run"),
-            C("seconds", FLOAT, "The stage's own compute; for 'iteration', its wall time.", null="not timed"),
+            C(
+                "seconds",
+                FLOAT,
+                "The stage's own compute; for 'iteration', its wall time.",
+                null="it did not run in one go",
+            ),
             C(
                 "versions",
                 VERSIONS,
