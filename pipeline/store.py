@@ -173,12 +173,14 @@ class Store:
 
     def logged(self, name: str, version: int | None = None) -> dict[str, tuple[int, int]]:
         """What the log says of a table's files: their bytes and rows, by path."""
+        if version is not None and (name, version) in self._past:  # which never changes
+            return self._past[name, version]
         table = self._table(name)
-        if version is None or version == table.version():
+        if version is None:
             return self._logged(name, table)
-        if (name, version) not in self._past:  # which never changes
-            self._past[name, version] = self._logged(name, self.at(name, version))
-        return self._past[name, version]
+        found = self._logged(name, table if version == table.version() else self.at(name, version))
+        self._past[name, version] = found
+        return found
 
     def _logged(self, name: str, table: DeltaTable) -> dict[str, tuple[int, int]]:
         adds = pa.table(table.get_add_actions(flatten=True))

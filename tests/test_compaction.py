@@ -239,7 +239,7 @@ def test_a_state_that_was_vacuumed_is_refused_in_one_line(trained, archive) -> N
     assert equal(store, None, Store(trained.archive), None)
 
 
-@pytest.mark.parametrize(("keep", "n_kept"), [("all", 22), ("labelled", 1), ("3", 3), ("0", 0), ("1000", 22)])
+@pytest.mark.parametrize(("keep", "n_kept"), [("labelled", 1), ("3", 3), ("0", 0), ("1000", 22)])
 def test_which_snapshots_are_kept(trained, archive, keep, n_kept) -> None:
     store = Store(archive)
     versions.tag(store, trained.first, "good")
