@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import db, versions
+from pipeline.files import crc32
 from pipeline.progress import bar
 from pipeline.store import Store
 from schemas import TABLES
@@ -64,20 +65,25 @@ def files(store: Store, state: dict[str, int]) -> Iterator[Finding]:
             there = {path: size for path, size in store.files.listing(name).items() if "/_delta_log/" not in path}
             for path in sorted(set(there) - store.ever_logged(name)):
                 yield Finding(Kind.ORPHAN, path, "no version of the table names it; its run commits it when it goes on")
+            checksums = store.checksums(name)
             for path, (size, n_rows) in found.items():
-                if what := _damage(store, path, there.get(path), size, n_rows):
+                if what := _damage(store, path, there.get(path), size, n_rows, checksums.get(path)):
                     yield Finding(Kind.DAMAGED, path, what)
                 n_done += 1
                 progress(n_done, n_files)
 
 
-def _damage(store: Store, path: str, size: int | None, logged_size: int, logged_rows: int | None) -> str | None:
+def _damage(
+    store: Store, path: str, size: int | None, logged_size: int, logged_rows: int | None, checksum: int | None
+) -> str | None:
     if size is None:
         return "missing"
     if size != logged_size:
         return f"{size:,} bytes, not the {logged_size:,} that were committed"
     try:
         with store.files.open(path) as file:
+            if checksum is not None and crc32(file) != checksum:
+                return "its checksum is not that of what was committed"
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
             for group in range(parquet.num_row_groups):
                 parquet.read_row_group(group)

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -41,8 +42,8 @@ class Files(Protocol):
     local: Path
     options: dict[str, str]
 
-    def make(self, path: str, write: Callable[[Path], None]) -> None:
-        """Has `write` write an ordinary file, which then becomes `path`."""
+    def make(self, path: str, write: Callable[[Path], None]) -> int:
+        """Has `write` write an ordinary file, which then becomes `path`; returns the CRC-32 of what was written."""
 
     def read(self, path: str) -> bytes | None:
         """The contents; null: there is no such file."""
@@ -108,17 +109,20 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.uri, self.local, self.options = str(root), root, dict[str, str]()
 
-    def make(self, path: str, write: Callable[[Path], None]) -> None:
+    def make(self, path: str, write: Callable[[Path], None]) -> int:
         final = self.local / path
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = final.with_name(f".{final.name}.tmp")
         try:
             write(temporary)
+            with temporary.open("rb") as file:
+                checksum = crc32(file)
             sync(temporary)
             os.replace(temporary, final)
         finally:
             temporary.unlink(missing_ok=True)
         sync(final.parent)
+        return checksum
 
     def read(self, path: str) -> bytes | None:
         try:
@@ -193,17 +197,20 @@ class Bucket:
         except (BaseError, ValueError) as error:
             raise UserError(f"archive {root}: {str(error).splitlines()[0]}") from None
 
-    def make(self, path: str, write: Callable[[Path], None]) -> None:
+    def make(self, path: str, write: Callable[[Path], None]) -> int:
         import obstore
 
         temporary = self.local / "scratch" / f"{os.getpid()}-{digest(path)}.tmp"
         temporary.parent.mkdir(parents=True, exist_ok=True)
         try:
             write(temporary)
+            with temporary.open("rb") as file:
+                checksum = crc32(file)
             with _named(self.uri):
                 obstore.put(self._objects, path, temporary)
         finally:
             temporary.unlink(missing_ok=True)
+        return checksum
 
     def read(self, path: str) -> bytes | None:
         import obstore
@@ -398,6 +405,14 @@ def _remove(path: Path) -> None:
 
 def _first(error: BaseException) -> str:
     return " ".join(str(error).split("Debug source")[0].split())[:300]
+
+
+def crc32(file: BinaryIO) -> int:
+    """The CRC-32 of a file's contents from where it stands."""
+    found = 0
+    while part := file.read(1 << 20):
+        found = zlib.crc32(part, found)
+    return found
 
 
 def sync(path: Path) -> None:

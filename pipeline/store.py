@@ -60,6 +60,7 @@ class Store:
         self.marker = self._read_marker()
         self._tables: dict[str, DeltaTable] = {}
         self._n_rows: dict[str, tuple[int, int]] = {}
+        self._made: dict[str, int] = {}  # the CRC-32 of files made and not committed yet
         self._past: dict[tuple[str, int], dict[str, tuple[int, int]]] = {}
         if self.marker.outdated:
             self._migrate()
@@ -220,7 +221,8 @@ class Store:
         """
         fitted = {name: conform(table, name) for name, table in rows.items()}
         for name, table in fitted.items():
-            self.files.make(shard_file(shard, name), partial(write_parquet, table, name))
+            path = shard_file(shard, name)
+            self._made[path] = self.files.make(path, partial(write_parquet, table, name))
         self._commit(shard, {name: len(table) for name, table in fitted.items()}, also)
 
     def snapshot(
@@ -299,7 +301,13 @@ class Store:
         if self.files.lost:
             raise UserError(f"{self.layout.root}: this process was away too long and another took its lock; run it again")
         before = table.version()
-        properties = CommitProperties(app_transactions=transactions, max_commit_retries=RETRIES)
+        properties = CommitProperties(
+            custom_metadata={
+                "crc32": {add.path: self._crc32(f"{name}/{add.path}") for add in actions if isinstance(add, AddAction)}
+            },
+            app_transactions=transactions,
+            max_commit_retries=RETRIES,
+        )
         table.create_write_transaction(
             actions,
             mode="append",
@@ -308,6 +316,22 @@ class Store:
             post_commithook_properties=HOOKS,
         )
         torn.settle(self.files, name, before)
+
+    def _crc32(self, path: str) -> int:
+        if path not in self._made:
+            with self.files.open(path) as file:
+                self._made[path] = files.crc32(file)
+        return self._made[path]
+
+    def checksums(self, name: str) -> dict[str, int]:
+        """The CRC-32 of a table's files as they were committed; those of reval 0.1 are not known."""
+        found: dict[str, int] = {}
+        for entry in self.files.listing(delta_log(name)):
+            if entry.endswith(".json"):
+                for line in (self.files.read(entry) or b"").splitlines():
+                    noted = json.loads(line).get("commitInfo", {}).get("crc32", {})
+                    found |= {f"{name}/{path}": value for path, value in noted.items()}
+        return found
 
     def ever_logged(self, name: str) -> set[str]:
         """Every file that any version of a table names."""

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from pipeline import db, versions
+from pipeline import check, db, versions
 from pipeline.files import Folder
 from pipeline.materialise import Shard, commit, materialise
 from pipeline.store import Store
@@ -190,3 +190,14 @@ def test_an_archive_begun_and_cut_off_is_finished(tmp_path, monkeypatch) -> None
     log = tmp_path / "archive" / "runs" / "_delta_log" / f"{0:020}.json"
     log.write_bytes(b"")
     assert set(Store.create(tmp_path / "archive").versions().values()) == {0}
+
+
+def test_every_byte_of_a_file_counts(store) -> None:
+    """Data, footer, filters: whichever is changed, the check sees it."""
+    store.write("one", {"references": references("a", "b")})
+    (path,) = store.layout.local.joinpath("references").glob("*.parquet")
+    whole = path.read_bytes()
+    assert list(check.files(store, store.versions())) == []
+    for place in range(0, len(whole), 61):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        assert [found.kind for found in check.files(store, store.versions())] == [check.Kind.DAMAGED], place
