@@ -321,7 +321,7 @@ def fetch_(work: Work) -> None:
     tenth = Store.create(work.folder / "tenth")  # the same files in an archive of their own
     for number, path in enumerate(store.shards("responses")):
         (tenth.files.local / path).hardlink_to(store.files.local / path)
-        tenth.append("responses", [path], [f"tenth-{number}"])
+        tenth.append("responses", {path: None}, [f"tenth-{number}"])
     early = ids.take(work.chance.choice(len(ids), min(WANTED, len(ids)), replace=False)).to_pylist()
     ids = pa.concat_arrays([ids, _fill(store, work.rows - len(ids), make, "rest")])
     wanted = ids.take(work.chance.choice(len(ids), min(WANTED, len(ids)), replace=False)).to_pylist()
