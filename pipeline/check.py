@@ -63,9 +63,9 @@ def files(store: Store, state: dict[str, int]) -> Iterator[Finding]:
     with bar("check files") as progress:
         for name, found in logged.items():
             there = {path: size for path, size in store.files.listing(name).items() if "/_delta_log/" not in path}
-            for path in sorted(set(there) - store.ever_logged(name)):
-                yield Finding(Kind.ORPHAN, path, "no version of the table names it; its run commits it when it goes on")
             checksums = store.checksums(name)
+            for path in sorted(set(there) - set(checksums)):
+                yield Finding(Kind.ORPHAN, path, "no version of the table names it; its run commits it when it goes on")
             for path, (size, n_rows) in found.items():
                 if what := _damage(store, path, there.get(path), size, n_rows, checksums.get(path)):
                     yield Finding(Kind.DAMAGED, path, what)

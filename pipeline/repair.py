@@ -49,7 +49,7 @@ def repair(store: Store) -> Iterator[str]:
 
 def _finish(store: Store) -> Iterator[str]:
     """Commits the rest of shards that one table already shows: their files are all there, or they would not be."""
-    names = {name: set(store.transactions(name)) for name in TABLES}
+    names = {name: store.transactions(name) for name in TABLES}
     shards = set().union(*names.values())
     for name in TABLES:
         waiting = set(store.files.listing(name)) - store.ever_logged(name)

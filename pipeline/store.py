@@ -23,8 +23,8 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Sc
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from pipeline import files, marker, torn
-from pipeline.layout import MARKER, Layout, delta_log, shard_file
+from pipeline import commits, files, marker, torn
+from pipeline.layout import MARKER, Layout, shard_file
 from pipeline.locks import Held
 from pipeline.parquet import write_parquet
 from pipeline.progress import log
@@ -323,46 +323,17 @@ class Store:
                 self._made[path] = files.crc32(file)
         return self._made[path]
 
-    def checksums(self, name: str) -> dict[str, int]:
-        """The CRC-32 of a table's files as they were committed; those of reval 0.1 are not known."""
-        found: dict[str, int] = {}
-        for entry in self.files.listing(delta_log(name)):
-            if entry.endswith(".json"):
-                for line in (self.files.read(entry) or b"").splitlines():
-                    noted = json.loads(line).get("commitInfo", {}).get("crc32", {})
-                    found |= {f"{name}/{path}": value for path, value in noted.items()}
-        return found
+    def checksums(self, name: str) -> dict[str, int | None]:
+        """Every file that any version of a table names, with its CRC-32 as it was committed; null: not known."""
+        return dict.fromkeys(self.logged(name)) | commits.named(self.files, name)
 
     def ever_logged(self, name: str) -> set[str]:
         """Every file that any version of a table names."""
-        paths = set(self.logged(name))
-        for entry in sorted(self.files.listing(delta_log(name))):
-            if entry.endswith(".json"):
-                for line in (self.files.read(entry) or b"").splitlines():
-                    action = json.loads(line)
-                    paths |= {f"{name}/{action[kind]['path']}" for kind in ("add", "remove") if kind in action}
-        return paths
+        return set(self.checksums(name))
 
-    def transactions(self, name: str, version: int | None = None) -> list[str]:
-        """The names of all shards that make up a table at a version, in no order."""
-        checkpoint, commits, found = -1, [], set[str]()
-        for path in self.files.listing(delta_log(name)):
-            head, _, kind = path.rsplit("/", 1)[1].partition(".")
-            if head.isdigit() and (version is None or int(head) <= version):
-                if kind == "checkpoint.parquet":
-                    checkpoint = max(checkpoint, int(head))
-                elif kind == "json":
-                    commits.append(int(head))
-        if checkpoint >= 0:
-            with self.files.open(f"{delta_log(name)}/{checkpoint:020}.checkpoint.parquet") as file:
-                column = pq.ParquetFile(file).read(columns=["txn.appId"])["txn"]
-            found |= {row["appId"] for row in column.to_pylist() if row and row["appId"] is not None}
-        for number in commits:
-            if number > checkpoint:
-                for line in (self.files.read(f"{delta_log(name)}/{number:020}.json") or b"").splitlines():
-                    if "txn" in (action := json.loads(line)):
-                        found.add(action["txn"]["appId"])
-        return list(found)
+    def transactions(self, name: str, version: int | None = None) -> set[str]:
+        """The names of all shards that make up a table at a version."""
+        return commits.transactions(self.files, name, version)
 
     def added(self, path: str, n_rows: int | None = None, *, data_change: bool = True) -> AddAction:
         """What the log says of a file; null n_rows: as many as it has."""
