@@ -19,7 +19,7 @@ import pytest
 
 from benchmarks.appends import appends
 from pipeline import db, generate, locks, recipes, reference, replay, score, train
-from pipeline.files import Bucket
+from pipeline.bucket import Bucket
 from pipeline.repeat import repeat
 from pipeline.run import open_run
 from pipeline.store import Store
