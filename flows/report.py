@@ -51,13 +51,13 @@ def line(run: Run, iteration: int) -> str:
     return (
         f"iteration {iteration}/{run.config.iterations}"
         f"  reward {_number(found['train_reward'])}  held-out {_number(found['heldout_accuracy'])}"
-        f"  fresh {found['n_fresh']} replayed {found['n_replayed']} age {found['mean_age_iterations']:.1f}"
-        f"  loss {found['loss']:.3g}  s: {seconds}"
+        f"  fresh {found['n_fresh']} replayed {found['n_replayed']} age {_number(found['mean_age_iterations'], '.1f')}"
+        f"  loss {_number(found['loss'], '.3g')}  s: {seconds}"
     )
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _number(value: float | None, form: str = ".3f") -> str:
+    return "-" if value is None else format(value, form)
 
 
 def curve(store: Store, run_id: str) -> tuple[str, pa.Table]:

@@ -66,7 +66,7 @@ def files(store: Store, state: dict[str, int]) -> Iterator[Finding]:
             checksums = store.checksums(name)
             for path in sorted(set(there) - set(checksums)):
                 yield Finding(Kind.ORPHAN, path, "no version of the table names it; its run commits it when it goes on")
-            for path, (size, n_rows) in found.items():
+            for path, (size, n_rows, *_) in found.items():
                 if what := _damage(store, path, there.get(path), size, n_rows, checksums.get(path)):
                     yield Finding(Kind.DAMAGED, path, what)
                 n_done += 1

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline import db, versions
 from pipeline.layout import is_shard, shard_file
 from pipeline.parquet import write_parquet
-from pipeline.store import Store
+from pipeline.store import Logged, Store
 from schemas import TABLES, conform, digest
 
 # Files smaller than this are merged, until together they are about as large.
@@ -36,11 +36,11 @@ def compact(store: Store) -> Iterator[str]:
             store.snapshot(f"compact/{digest(*map(str, store.versions().items()))}", "compact")
 
 
-def _groups(logged: dict[str, tuple[int, int]]) -> Iterator[list[str]]:
-    """Small files that belong together: in their order, up to the target size."""
+def _groups(logged: dict[str, Logged]) -> Iterator[list[str]]:
+    """Small files that belong together, up to the target size: neighbours by span, which then still tells files apart."""
     group: list[str] = []
     n_bytes = 0
-    for path, (size, _) in sorted(logged.items()):
+    for path, (size, *_) in sorted(logged.items(), key=lambda item: (item[1].least is not None, item[1].least, item[0])):
         if size >= TARGET_BYTES:
             continue
         if n_bytes + size > TARGET_BYTES and group:

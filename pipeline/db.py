@@ -9,7 +9,7 @@ Two ways in, over the same views:
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pipeline.files import Folder
 from pipeline.readonly import ReadOnly
-from pipeline.store import Sizes, Store, Versions
+from pipeline.store import Keep, Sizes, Store, Versions
 from schemas import TABLES, UserError
 
 SQL = Path(__file__).parent / "sql"
@@ -54,16 +54,23 @@ def database(config: dict[str, str | bool | int | float | list[str]] | None = No
     return connection
 
 
-def connect(store: Store, versions: Versions | None = None, *, only: str | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    store: Store,
+    versions: Versions | None = None,
+    *,
+    only: str | None = None,
+    keep: Mapping[str, Keep] = {},
+) -> duckdb.DuckDBPyConnection:
     """A connection with a view per table and the derived views, at `versions` (default: the newest).
 
     Args:
         only: SQL; just the views it mentions are made, which is most of the time of a small query.
+        keep: by table, which files the views are of; see `Store.shards`.
     """
     connection = database()
     tables, views = _mentioned(only)
     for name in tables:
-        attach(connection, store, name, _files(store, name, versions))
+        attach(connection, store, name, _files(store, name, versions, keep.get(name)))
     _derive(connection, views)
     return connection
 
@@ -106,7 +113,7 @@ def _view(connection: duckdb.DuckDBPyConnection, name: str, addresses: list[str]
     try:
         connection.execute(statement)
     except duckdb.IOException as error:
-        raise UserError(f"table {name}: {_first_lines(error)}; `reval check` says what is damaged") from None
+        raise UserError(f"table {name}: {first_lines(error)}; `reval check` says what is damaged") from None
 
 
 def _quoted(text: str) -> str:
@@ -141,7 +148,7 @@ def ask(store: Store, statement: str, versions: Versions | None = None) -> pa.Re
     try:
         found = connection.extract_statements(statement)
     except duckdb.Error as error:
-        raise UserError(f"SQL: {_first_lines(error)}") from None
+        raise UserError(f"SQL: {first_lines(error)}") from None
     if len(found) != 1 or found[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
         kinds = ", ".join(s.type.name for s in found) or "nothing"
         raise UserError(
@@ -163,7 +170,7 @@ def ask(store: Store, statement: str, versions: Versions | None = None) -> pa.Re
     try:
         reader = connection.sql(statement).to_arrow_reader()
     except duckdb.Error as error:
-        raise UserError(f"SQL: {_first_lines(error)}") from None
+        raise UserError(f"SQL: {first_lines(error)}") from None
     return pa.RecordBatchReader.from_batches(reader.schema, _guarded(reader))
 
 
@@ -172,7 +179,7 @@ def _guarded(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
     try:
         yield from batches
     except (duckdb.Error, pa.ArrowException, OSError) as error:
-        raise UserError(f"SQL: {_first_lines(error)}") from None
+        raise UserError(f"SQL: {first_lines(error)}") from None
 
 
 def _mentioned(statement: str | None) -> tuple[list[str], list[str]]:
@@ -187,11 +194,11 @@ def _mentioned(statement: str | None) -> tuple[list[str], list[str]]:
     return [name for name in TABLES if re.search(rf"\b{name}\b", statement)], views
 
 
-def _files(store: Store, name: str, versions: Versions | None) -> Sizes:
+def _files(store: Store, name: str, versions: Versions | None, keep: Keep | None = None) -> Sizes:
     """Files of a table at `versions`; a table made since then is empty, names of states are always the newest."""
     if versions is None or name in ("snapshots", "labels"):
-        return store.shards(name)
-    return store.shards(name, versions.get(name, 0))
+        return store.shards(name, keep=keep)
+    return store.shards(name, versions.get(name, 0), keep=keep)
 
 
 def _derive(connection: duckdb.DuckDBPyConnection, views: Sequence[str]) -> None:
@@ -199,7 +206,7 @@ def _derive(connection: duckdb.DuckDBPyConnection, views: Sequence[str]) -> None
         connection.execute(f"CREATE VIEW {name} AS {sql(f'views/{name}')}")
 
 
-def _first_lines(error: Exception) -> str:
+def first_lines(error: Exception) -> str:
     """DuckDB's message without its picture of the statement, on one line; of a traceback, its last line."""
     lines = [line.strip() for line in str(error).split("\n\nLINE")[0].splitlines() if line.strip()]
     return lines[-1] if any(line.startswith("Traceback") for line in lines) else " ".join(lines)

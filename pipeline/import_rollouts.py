@@ -286,12 +286,12 @@ def _tables(
     policy_ids = {answer.item.policy_id for answer in new.values()} - {
         row["policy_id"] for row in ask(store, "known_policies")
     }
-    labelled = [(i, answer.item.said) for i, answer in named.items() if i not in judged]
+    labelled = [(i, answer.item) for i, answer in named.items() if i not in judged]
     rows = {
         "policies": [_policy(policy_id) for policy_id in sorted(policy_ids)],
         "prompts": [row for prompt_id, row in prompts.new.items() if prompt_id in used],
         "responses": [_response(i, answer.item.said) for i, answer in new.items()],
-        "verdicts": [_verdict(i, said) for i, said in labelled if said.correct is not None],
+        "verdicts": [_verdict(i, item) for i, item in labelled if item.said.correct is not None],
         "trajectories": _trajectories(store, import_id, tokenizer, new),
     }
     return {name: pa.Table.from_pylist(each, _nullable(name)) for name, each in rows.items()}
@@ -351,14 +351,15 @@ def _response(trajectory_id: str, said: Rollout) -> dict[str, Any]:
     }
 
 
-def _verdict(trajectory_id: str, said: Rollout) -> dict[str, Any]:
+def _verdict(trajectory_id: str, item: Made) -> dict[str, Any]:
     return {
         "trajectory_id": trajectory_id,
         "verifier_id": IMPORTED,
-        "verdict": Verdict.CORRECT if said.correct else Verdict.WRONG,
-        "reward": said.reward,
+        "verdict": Verdict.CORRECT if item.said.correct else Verdict.WRONG,
+        "reward": item.said.reward,
         "extracted_answer": None,
         "seconds": None,
+        "iteration": item.iteration,
     }
 
 

@@ -12,6 +12,8 @@ from schemas import TABLES
 # A row group of responses is what a pass reads to get at one row of it: small enough to read, large enough to compress.
 TOKENS_PER_GROUP = 65_536
 GROUP_ROWS = 16, 4096
+# And of narrow tables: a merged file of a long run can be passed over but for the iterations that are asked for.
+NARROW_ROWS = 65_536
 # Of another value in every row: a dictionary of them is the column once more.
 UNIQUE = {"trajectory_id", "group_id", "prompt_id", "response_text", "problem"}
 
@@ -42,4 +44,8 @@ def _narrow(name: str) -> dict[str, Any]:
     columns = TABLES[name].columns
     floats = [c.name for c in columns if c.type == pa.float64()]
     words = [c.name for c in columns if c.name not in UNIQUE and c.name not in floats and not pa.types.is_nested(c.type)]
-    return {"use_dictionary": words or False, "column_encoding": dict.fromkeys(floats, "BYTE_STREAM_SPLIT")}
+    return {
+        "use_dictionary": words or False,
+        "column_encoding": dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+        "row_group_size": NARROW_ROWS,
+    }

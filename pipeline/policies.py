@@ -3,9 +3,11 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
+from pipeline import db
 from pipeline.progress import bar, log
 from pipeline.store import Store
 from pipeline.workers import Worker
@@ -26,13 +28,18 @@ def base_policy(store: Store, config: Config, trainer: Callable[[], Worker]) -> 
     return _external(store, config.policy.base)
 
 
+def known_base(store: Store, config: Config) -> str | None:
+    """The id of the recipe's base policy if the archive has it; makes nothing."""
+    if config.policy.base == EMBEDDED:
+        policy_id = _embedded_id(config)
+        return policy_id if store.committed(policy_id, "policies") else None
+    there = "SELECT policy_id FROM policies WHERE location = $1"
+    found = db.connect(store, only=there).execute(there, [str(find_base(config.policy.base))]).fetchone()
+    return found[0] if found else None
+
+
 def _embedded(store: Store, config: Config, trainer: Callable[[], Worker]) -> str:
-    how = {
-        "problems_seed": config.prompts.seed,
-        "seed": config.policy.seed,
-        "target_accuracy": config.policy.target_accuracy,
-    }
-    policy_id = f"arithmetic-base-{digest(*how.values())[:8]}"
+    how, policy_id = _how(config), _embedded_id(config)
     folder = store.layout.weights(policy_id)
     if store.recover(policy_id, ("policies",)):
         _record(store, policy_id, folder)
@@ -49,6 +56,19 @@ def _embedded(store: Store, config: Config, trainer: Callable[[], Worker]) -> st
     )
     _record(store, policy_id, folder)
     return policy_id
+
+
+def _how(config: Config) -> dict[str, Any]:
+    """What decides the embedded policy's weights."""
+    return {
+        "problems_seed": config.prompts.seed,
+        "seed": config.policy.seed,
+        "target_accuracy": config.policy.target_accuracy,
+    }
+
+
+def _embedded_id(config: Config) -> str:
+    return f"arithmetic-base-{digest(*_how(config).values())[:8]}"
 
 
 def find_base(base: str) -> Path:

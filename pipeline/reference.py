@@ -26,14 +26,15 @@ def reference(run: Run, iteration: int) -> None:
 
     def compute(work: pa.Table, reference_id: str) -> Mapping[str, pa.Table]:
         title = f"reference, iteration {iteration}"
-        return {"references": sums(run.processes.trainer(), run.store, reference_id, work, run.config.runtime, title)}
+        rows = sums(run.processes.trainer(), run.store, reference_id, work, run.config.runtime, title)
+        return {"references": rows.append_column("pass_id", pa.array([run.policy_id(iteration)] * len(rows)))}
 
     with run.store.lock(f"reference-{run.reference_id(iteration)}"):  # other runs may stand on it and draw the same rows
         materialise(run.store, run.run_id, iteration, "reference", plan)
 
 
 def sums(trainer: Worker, store: Store, reference_id: str, work: pa.Table, runtime: Runtime, title: str) -> pa.Table:
-    """Rows of references for rows of trajectory_id."""
+    """Rows of references for rows of trajectory_id, all columns but pass_id."""
     with bar(title) as progress:
         _, scores = trainer.call(
             "forward",

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import check, db, torn
@@ -81,6 +82,7 @@ def _again(store: Store) -> Iterator[str]:
         part = work.filter(pc.field("reference_id") == reference_id)
         with _processes(store, Config(recipe="repair")) as processes:
             rows = sums(processes.trainer(), store, reference_id, part, Config(recipe="repair").runtime, "refer again")
+        rows = rows.append_column("pass_id", pa.nulls(len(rows), pa.string()))
         store.write(f"repair/{digest(reference_id, *part['trajectory_id'].to_pylist())}", {"references": rows})
         yield f"{len(rows):,} rows of reference {reference_id}: computed again"
     store.snapshot(f"repair/{digest(json.dumps(store.versions()))}", "repair")

@@ -1,6 +1,6 @@
 """One run of a flow: its settings, its archive, and the processes it owns."""
 
-import json
+import difflib
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,14 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import db, prompts, versions
+from pipeline import db, draws, prompts, schedule, versions
 from pipeline.engines import EngineProcess, installed_version
 from pipeline.locks import Held, words
-from pipeline.policies import EMBEDDED, base_policy, find_base
+from pipeline.policies import EMBEDDED, base_policy, find_base, known_base
 from pipeline.store import Store
 from pipeline.verifiers import IMPORTED
 from pipeline.workers import Pool, Worker
-from reval.config import Config, differences
+from reval.config import Config, Retrain, differences, recorded
 from schemas import UserError, check_name
 
 
@@ -181,6 +181,12 @@ def check(
                 "score.verifier = 'imported' stands for labels that came with a file and judges no new answer: "
                 "only `reval retrain` can use it; use math here"
             )
+    if flow == "iterate":
+        schedule.check(config)
+        if config.retrain != Retrain():
+            raise UserError(
+                "retrain.runs, retrain.policies and retrain.where say what `reval retrain` draws from; leave them out"
+            )
     if config.policy.base != EMBEDDED:
         find_base(config.policy.base)
     if flow in ("iterate", "init") and Store.vacant(archive, config.runtime.storage):
@@ -190,16 +196,47 @@ def check(
     prompts.check(store, config)
     if policy_id is not None:
         policy_location(store, policy_id)
-    snapshot_id = versions.resolve(store, at).snapshot_id
+    state = versions.resolve(store, at)
+    snapshot_id = state.snapshot_id
+    if flow == "retrain":
+        _check_draws(store, config, state, policy_id or known_base(store, config), name)
     if name is not None and (found := _recorded(store, name)):
         _check_same(name, flow, config, policy_id, snapshot_id, found)
+
+
+def _check_draws(store: Store, config: Config, state: versions.State, policy_id: str | None, name: str | None) -> None:
+    """Draws a retraining's first pass, for nothing but to see that it can be drawn.
+
+    Raises:
+        UserError: it cannot be: an unknown run or policy, a condition or a weight that is none, too few rows.
+    """
+    if config.replay.if_short == "wait":
+        raise UserError("replay.if_short = 'wait': a retraining makes no rollouts that it could wait for; use smaller")
+    for column, names in (("run_id", config.retrain.runs), ("policy_id", config.retrain.policies)):
+        known = [
+            row[0]
+            for row in db.connect(store, state.versions, only="trajectories")
+            .execute(f"SELECT DISTINCT {column} FROM trajectories ORDER BY 1")
+            .fetchall()
+        ]
+        if unknown := sorted({*names} - {*known}):
+            near = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known[:9]) or 'none'}"
+            raise UserError(
+                f"no rollout in {store.layout.root} is of {column.removesuffix('_id')} {unknown[0]!r}; {hint}"
+            )
+    if policy_id is not None:
+        run_id = name or "retrain"
+        where = draws.scope(config, "retrain", run_id, 1, state.versions, policy_id, policy_id)
+        draws.rows(store, where, config.replay, f"{run_id}-0001", 1)
 
 
 def _check_same(
     name: str, flow: str, config: Config, policy_id: str | None, snapshot_id: str | None, found: dict[str, Any]
 ) -> None:
     """What a recorded run is asked for now has to be what it was begun with; null is not asked for."""
-    began, asked = json.loads(found["config"]), config.record()
+    # A setting that its reval did not know yet was at its default.
+    began, asked = recorded(config.recipe, found["config"]).record(), config.record()
     theirs = {
         "flow": found["flow"],
         "base_policy": policy_id and found["base_policy_id"],
@@ -289,9 +326,11 @@ def _recorded(store: Store, run_id: str) -> dict[str, Any] | None:
 
 
 def _unfinished(store: Store, flow: str, config: Config, policy_id: str | None, snapshot_id: str | None) -> str | None:
-    asked = {"flow": flow, "config": config.record_json(), "n_iterations": config.iterations}
-    found = db.query(store, "unfinished_runs", base_policy_id=policy_id, snapshot_id=snapshot_id, **asked)
-    return found["run_id"][0].as_py() if len(found) else None
+    asked = {"flow": flow, "base_policy_id": policy_id, "snapshot_id": snapshot_id, "n_iterations": config.iterations}
+    for found in db.query(store, "unfinished_runs", **asked).to_pylist():
+        if recorded(config.recipe, found["config"]).record() == config.record():
+            return str(found["run_id"])
+    return None
 
 
 def _new_name(store: Store, flow: str, config: Config) -> str:

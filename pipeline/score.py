@@ -33,11 +33,12 @@ def score(run: Run, iteration: int) -> None:
 
 
 def judged(pool: Pool, store: Store, verifier: str, judge: str, work: pa.Table, title: str) -> pa.Table:
-    """Rows of verdicts for rows of trajectory_id and gold_answer; `judge` is the verifier's id."""
+    """Rows of verdicts for rows of trajectory_id, iteration and gold_answer; `judge` is the verifier's id."""
     texts = fetch(store, work["trajectory_id"].to_pylist(), ["response_text"])
     work = work.append_column("response_text", texts["response_text"])
     found = verdicts(pool, verifier, work, title)
-    columns = {"trajectory_id": work["trajectory_id"], "verifier_id": pa.array([judge] * len(work))}
+    columns = {name: work[name] for name in ("trajectory_id", "iteration")}
+    columns["verifier_id"] = pa.array([judge] * len(work))
     return pa.table({**columns, **{name: found[name] for name in found.column_names}})
 
 

@@ -12,10 +12,11 @@ Two processes never write shards of one name at a time: a run's own are under th
 import datetime
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,6 +33,18 @@ from schemas import TABLES, UserError, conform, digest
 
 Versions = dict[str, int]
 Sizes = dict[str, int]
+# Whether a file whose span goes from a least to a greatest value may hold what is wanted.
+Keep = Callable[[Any, Any], bool]
+
+
+class Logged(NamedTuple):
+    """What Delta's log says of a file: bytes, rows, and the least and greatest of its table's span, null if not known."""
+
+    size: int
+    n_rows: int
+    least: Any
+    greatest: Any
+
 
 # Reading a log costs what came after its last checkpoint. Measured over 400 snapshots: 33 ms each at 100 commits, which
 # is Delta's default, 18 ms at 25; at 10 it is 15 ms, and the log grows twice as fast.
@@ -61,7 +74,7 @@ class Store:
         self._tables: dict[str, DeltaTable] = {}
         self._n_rows: dict[str, tuple[int, int]] = {}
         self._made: dict[str, int] = {}  # the CRC-32 of files made and not committed yet
-        self._past: dict[tuple[str, int], dict[str, tuple[int, int]]] = {}
+        self._past: dict[tuple[str, int], dict[str, Logged]] = {}
         if self.marker.outdated:
             self._migrate()
 
@@ -168,12 +181,17 @@ class Store:
         """The newest version of every table except snapshots, which names the others' versions."""
         return {name: self._table(name).version() for name in TABLES if name != "snapshots"}
 
-    def shards(self, name: str, version: int | None = None) -> Sizes:
-        """Paths of the Parquet files that make up a table, with their bytes, in the same order every time."""
-        return {path: size for path, (size, _) in sorted(self.logged(name, version).items())}
+    def shards(self, name: str, version: int | None = None, *, keep: Keep | None = None) -> Sizes:
+        """Paths of the Parquet files that make up a table, with their bytes, in the same order every time.
 
-    def logged(self, name: str, version: int | None = None) -> dict[str, tuple[int, int]]:
-        """What the log says of a table's files: their bytes and rows, by path."""
+        Args:
+            keep: leaves out files that by the least and greatest value of the table's `span` hold nothing wanted.
+        """
+        logged = sorted(self.logged(name, version).items())
+        return {path: file.size for path, file in logged if keep is None or file.least is None or keep(*file[2:])}
+
+    def logged(self, name: str, version: int | None = None) -> dict[str, Logged]:
+        """What the log says of a table's files, by path."""
         if version is not None and (name, version) in self._past:  # which never changes
             return self._past[name, version]
         table = self._table(name)
@@ -183,10 +201,12 @@ class Store:
         self._past[name, version] = found
         return found
 
-    def _logged(self, name: str, table: DeltaTable) -> dict[str, tuple[int, int]]:
+    def _logged(self, name: str, table: DeltaTable) -> dict[str, Logged]:
         adds = pa.table(table.get_add_actions(flatten=True))
-        paths, sizes, rows = (adds[column].to_pylist() for column in ("path", "size_bytes", "num_records"))
-        return {f"{name}/{path}": (size, n) for path, size, n in zip(paths, sizes, rows, strict=True)}
+        span = TABLES[name].span
+        columns = ("path", "size_bytes", "num_records", f"min.{span}", f"max.{span}")
+        values = (adds[c].to_pylist() if c in adds.column_names else [None] * len(adds) for c in columns)
+        return {f"{name}/{path}": Logged(*rest) for path, *rest in zip(*values, strict=True)}
 
     def n_rows(self, name: str, version: int) -> int:
         """Rows of a table at its newest version, which `version` is, as its log has them."""
@@ -339,17 +359,29 @@ class Store:
         """What the log says of a file; null n_rows: as many as it has."""
         size = self.files.size(path)
         assert size is not None, path
-        if n_rows is None:
+        span = TABLES[path.split("/", 1)[0]].span
+        stats: dict[str, Any] = {"numRecords": n_rows}
+        if n_rows is None or span is not None:
             with self.files.open(path) as file:
-                n_rows = pq.read_metadata(file).num_rows
+                footer = pq.read_metadata(file)
+            stats = {"numRecords": footer.num_rows} | (_span(footer, span) if span else {})
         return AddAction(
             path.split("/", 1)[1],
             size,
             partition_values={},
             modification_time=int(time.time() * 1000),
             data_change=data_change,
-            stats=json.dumps({"numRecords": n_rows}),
+            stats=json.dumps(stats),
         )
+
+
+def _span(footer: pq.FileMetaData, column: str) -> dict[str, dict[str, Any]]:
+    """The least and greatest value of a column, as Delta's log has them; nothing if a row has none."""
+    place = footer.schema.to_arrow_schema().names.index(column)
+    found = [footer.row_group(i).column(place).statistics for i in range(footer.num_row_groups)]
+    if not found or any(s is None or not s.has_min_max or s.null_count for s in found):
+        return {}
+    return {"minValues": {column: min(s.min for s in found)}, "maxValues": {column: max(s.max for s in found)}}
 
 
 def _create_table(there: files.Files, name: str) -> None:

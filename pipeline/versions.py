@@ -132,10 +132,10 @@ def diff(a: Store, at_a: State, b: Store, at_b: State) -> Iterator[Difference]:
             continue
         files_a, files_b = a.logged(name, at_a.versions.get(name, 0)), b.logged(name, at_b.versions.get(name, 0))
         common = set(files_a) & set(files_b) if a.layout.root == b.layout.root else set()
-        n_common = sum(files_a[path][1] for path in common)
+        n_common = sum(files_a[path].n_rows for path in common)
         connection = db.database()
         for side, store, listed in (("a", a, files_a), ("b", b, files_b)):
-            differing = {path: size for path, (size, _) in listed.items() if path not in common}
+            differing = {path: file.size for path, file in listed.items() if path not in common}
             db.attach(connection, store, name, differing, view=side)
         yield _difference(connection, name, n_common)
 

@@ -10,15 +10,16 @@ import json
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from reval.schedules import STRICT, Ramp, Schedule, check_shares
 from schemas import UserError
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = STRICT
 
 
 class Prompts(Section):
@@ -55,15 +56,100 @@ class Score(Section):
     """A check is killed after this long, and its rollout has no reward."""
 
 
+class Recency(Section):
+    gamma: float = Field(0.8, gt=0, le=1)
+    """A rollout weighs gamma^age, age in iterations."""
+
+
+class FreshPriority(Section):
+    alpha: float = Field(0.6, ge=0)
+    epsilon: float = Field(0.01, gt=0)
+    tau_windows: float = Field(0.5, gt=0)
+    """The scale of the age term, in units of the time a rollout spends in the window."""
+
+
+class KeepCorrect(Section):
+    share: float = Field(0.3, gt=0, lt=1)
+    """Part of the window that is kept for correct rollouts older than the rest."""
+
+
+class Balanced(Section):
+    sigma: float = Field(0.25, gt=0)
+    """Deviation of the Gaussian around a pass rate of one half by which prompts weigh."""
+    rest: Literal["nothing", "solved", "unsolved", "both"] = "nothing"
+    """Prompts that are left out: those whose rollouts in the window are all right, all wrong, or both."""
+
+
+class Custom(Section):
+    weight: str = ""
+    """A SQL expression over the columns of candidates (pipeline/sql/candidates.sql) that says how much a row weighs."""
+
+
+Rule = Literal["fifo", "recency", "fresh_priority", "keep_correct", "balanced", "groups", "custom"]
+RULES: tuple[str, ...] = get_args(Rule)
+FRESH = "fresh"
+
+
 class Replay(Section):
-    schedule: Literal["paper_appendix_a", "paper_algorithm_1"] = "paper_appendix_a"
-    """appendix A: one update on the fresh batch, then draws from the window. Algorithm 1: every update draws from it."""
-    rule: Literal["fifo"] = "fifo"
-    """How a replayed row is chosen: `fifo` is uniform over the newest `window_trajectories`."""
+    schedule: Literal["paper_appendix_a", "paper_algorithm_1", "shares"] = "paper_appendix_a"
+    """appendix A: one update on the fresh batch, then draws from the window. Algorithm 1: every update draws from it.
+    shares: as `shares` says."""
+    rule: Rule = "fifo"
+    """How the paper's schedules choose replayed rows: one of pipeline/sql/draw_*.sql, which say what they do."""
     updates_per_iteration: int = Field(2, ge=1)
     batch_trajectories: int = Field(512, ge=1)
-    """Rows in an update drawn from the window; the fresh batch is all of an iteration's new rollouts."""
+    """Rows in an update. Only the paper's update on the fresh batch has another size: all of an iteration's rollouts."""
     window_trajectories: Annotated[int, Field(gt=0)] | Literal["all"] = 2560
+    max_age_iterations: int | None = Field(None, ge=0)
+    """Rollouts older than this are never drawn; without it, the window alone bounds age."""
+    shares: list[dict[str, Schedule | Literal["rest"]]] = []
+    """For each update, what part of it is `fresh` and what part each rule draws; "rest" is what the others leave. The
+    last entry counts for all updates after it. Where `fresh` is named, rules draw from the past alone."""
+    importance: Schedule = Ramp(kind="linear", start=0.4, end=1.0, iterations=100)
+    """Exponent of importance weights, for rules that favour some rows: 0 is none, 1 takes the bias out of the loss."""
+    if_short: Literal["smaller", "wait", "refuse"] = "smaller"
+    """What becomes of an update for which there are too few rows: it is smaller, it is left out, or the run stops."""
+    recency: Recency = Recency()
+    fresh_priority: FreshPriority = FreshPriority()
+    keep_correct: KeepCorrect = KeepCorrect()
+    balanced: Balanced = Balanced()
+    custom: Custom = Custom()
+
+    def rules(self) -> set[str]:
+        """The draw rules that some update uses."""
+        used: set[str] = {name for shares in self.shares for name in shares} if self.shares else {self.rule}
+        return used - {FRESH}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Replay":
+        if (self.schedule == "shares") != bool(self.shares):
+            raise ValueError('schedule = "shares" and a list of `shares` go together')
+        if len(self.shares) > self.updates_per_iteration:
+            raise ValueError(
+                f"shares has {len(self.shares)} updates, updates_per_iteration is {self.updates_per_iteration}"
+            )
+        for number, shares in enumerate(self.shares, start=1):
+            if wrong := check_shares(shares, (FRESH, *RULES)):
+                raise ValueError(f"shares, update {number}: {wrong}")
+        if "custom" in self.rules() and not self.custom.weight.strip():
+            raise ValueError("the rule custom wants a weight: set replay.custom.weight to a SQL expression")
+        drawing = self.schedule != "paper_appendix_a" or self.updates_per_iteration > 1
+        if drawing and self.window_trajectories != "all" and self.window_trajectories < self.batch_trajectories:
+            raise ValueError(
+                f"a window of {self.window_trajectories:,} rows is smaller than an update, {self.batch_trajectories:,}: "
+                "make window_trajectories larger or batch_trajectories smaller"
+            )
+        return self
+
+
+class Retrain(Section):
+    """What a retraining draws from, of the state it pins. Empty: everything its policy can read."""
+
+    runs: list[str] = []
+    policies: list[str] = []
+    """The policies whose rollouts."""
+    where: str = ""
+    """A SQL condition over the view rollouts, as behind WHERE."""
 
 
 class Train(Section):
@@ -114,6 +200,7 @@ class Config(Section):
     generate: Generate = Generate()
     score: Score = Score()
     replay: Replay = Replay()
+    retrain: Retrain = Retrain()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     runtime: Runtime = Runtime()
@@ -192,6 +279,8 @@ def _explain(error: ValidationError, where: str) -> str:
         near = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"known here: {', '.join(known)}"
         return f"{where}: unknown setting {dotted}; {hint}"
+    if first["type"] == "value_error":
+        return f"{where}: {dotted}: {first['ctx']['error']}"
     return f"{where}: {dotted} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 

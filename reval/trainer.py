@@ -2,6 +2,7 @@
 
 A pass is a folder. In: `pass.json` (see `Settings`), `draws.parquet` (update, slot, trajectory_id, weight, reward,
 baseline) and `rollouts.parquet` (trajectory_id, prompt_token_ids, response_token_ids, ref_logprob_sum, ref_value).
+No draws are no updates: the weights stay as they are.
 Out: the policy's folder, its optimizer state, and `updates.parquet` and `result.json` in the pass's folder.
 
 The same update gives the same gradient, to float32 rounding, however it is cut into micro-batches.
@@ -28,6 +29,7 @@ from reval.model import load, pick_device, score, sum_by_trajectory, weights_dig
 from reval.objectives import OBJECTIVES
 
 Progress = Callable[[int, int], None]
+COUNTED = ("update", "slot")
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Trainer:
         if settings.optimizer is not None:
             load_optimizer(optimizer, model, Path(settings.optimizer))
 
-        columns: dict[str, list[Any]] = {name: [] for name in ("update", "slot", *bellman.Residual._fields)}
+        columns: dict[str, list[Any]] = {name: [] for name in (*COUNTED, *bellman.Residual._fields)}
         losses, norms, n_tokens = [], [], 0
         updates = _by_update(draws)
         for done, rows in enumerate(updates):
@@ -147,14 +149,17 @@ class Trainer:
         save_policy(model, settings.policy, Path(settings.policy_out))
         save_optimizer(optimizer, model, Path(settings.optimizer_out))
         self._location = settings.policy_out
-        updates_table = pa.table({name.removesuffix("_B"): values for name, values in columns.items()})
+        arrays = {
+            name: pa.array(values, pa.int64() if name in COUNTED else pa.float64()) for name, values in columns.items()
+        }
+        updates_table = pa.table({name.removesuffix("_B"): values for name, values in arrays.items()})
         pq.write_table(updates_table, folder / "updates.parquet")
         result = {
             "n_updates": len(updates),
             "n_draws": len(draws),
             "n_tokens": n_tokens,
-            "loss": sum(losses) / len(losses),
-            "grad_norm": sum(norms) / len(norms),
+            "loss": sum(losses) / len(losses) if updates else None,
+            "grad_norm": sum(norms) / len(norms) if updates else None,
             "n_parameters": sum(p.numel() for p in model.parameters()),
             "weights_digest": weights_digest(Path(settings.policy_out)),
             "seconds": time.perf_counter() - began,

@@ -46,7 +46,8 @@ class Table:
     """One table: what a row is, the columns that name it, and all columns in order.
 
     `version` goes up with every change to the columns; the only changes are a new nullable column, and a column that may
-    be null from now on.
+    be null from now on. `span` is a column whose least and greatest value in each file are in Delta's log, so that who
+    asks for a range of it leaves the other files closed. Null: none.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Table:
     key: tuple[str, ...]
     columns: tuple[Column, ...]
     version: int = 1
+    span: str | None = None
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -66,6 +68,7 @@ C = Column
 ELSEWHERE = "known by name only: it came with imported rollouts, its weights did not"
 TEXT_ONLY = "imported as text, and no tokenizer was named"
 UNSAID = "the imported file does not say"
+WAITED = "it made no update: there was too little to draw"
 
 _TABLES = (
     Table(
@@ -167,6 +170,7 @@ _TABLES = (
             C("tokenizer_digest", TEXT, "The tokenizer its ids are of, if it was imported.", null="its policy's"),
         ),
         version=2,
+        span="iteration",
     ),
     Table(
         "responses",
@@ -218,8 +222,10 @@ _TABLES = (
             ),
             C("extracted_answer", TEXT, "The answer as read from the response.", null="none was read"),
             C("seconds", FLOAT, "Seconds the check took.", null="it came with an imported file"),
+            C("iteration", INT, "The rollout's iteration, as in trajectories.", null="made by reval 0.2 or before"),
         ),
-        version=2,
+        version=3,
+        span="iteration",
     ),
     Table(
         "references",
@@ -230,7 +236,9 @@ _TABLES = (
             C("reference_id", TEXT, "The policy that is the reference."),
             C("ref_logprob_sum", FLOAT, "Sum over response tokens of log pi_ref, in nats, temperature 1."),
             C("ref_value", FLOAT, "V_ref(s1): logsumexp of the logits at the last prompt position, in nats."),
+            C("pass_id", TEXT, "The pass it was computed for.", null="by `reval check --repair`, or by reval 0.2"),
         ),
+        version=2,
     ),
     Table(
         "draws",
@@ -246,7 +254,10 @@ _TABLES = (
             C("weight", FLOAT, "Factor on its loss; 1 where the rule draws without bias."),
             C("reward", FLOAT, "Its reward at the pass's snapshot."),
             C("baseline", FLOAT, "What is subtracted from the reward to make the target; 0 for raw."),
+            C("rule", TEXT, "The draw rule that took it; fresh: it is of the newest batch.", null="made by reval 0.2"),
         ),
+        version=2,
+        span="pass_id",
     ),
     Table(
         "updates",
@@ -261,6 +272,7 @@ _TABLES = (
             C("log_ratio", FLOAT, "Sum over response tokens of log pi_theta - log pi_ref, in nats."),
             C("target", FLOAT, "(reward - baseline) / beta, in nats."),
         ),
+        span="pass_id",
     ),
     Table(
         "passes",
@@ -285,11 +297,11 @@ _TABLES = (
             C("n_updates", INT, "Optimizer steps."),
             C("n_draws", INT, "Rows trained on, over all updates."),
             C("n_tokens", INT, "Prompt and response tokens trained on, over all updates."),
-            C("loss", FLOAT, "Mean over updates of the update's loss, each before its step."),
-            C("grad_norm", FLOAT, "Mean over updates of the gradient norm before clipping."),
+            C("loss", FLOAT, "Mean over updates of the update's loss, each before its step.", null=WAITED),
+            C("grad_norm", FLOAT, "Mean over updates of the gradient norm before clipping.", null=WAITED),
             C("seconds", FLOAT, "Seconds the pass took, model loading and saving included."),
         ),
-        version=2,
+        version=3,
     ),
     Table(
         "evaluations",

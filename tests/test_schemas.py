@@ -23,6 +23,7 @@ def verdict(**changes) -> pa.Table:
         "reward": 0.0,
         "extracted_answer": None,
         "seconds": 0.1,
+        "iteration": 1,
     }
     row.update(changes)
     return pa.Table.from_pylist([{key: value for key, value in row.items() if value != "absent"}])
@@ -30,7 +31,10 @@ def verdict(**changes) -> pa.Table:
 
 def test_conform_orders_and_casts() -> None:
     rows = conform(
-        verdict().select(["seconds", "verdict", "verifier_id", "trajectory_id", "reward", "extracted_answer"]), "verdicts"
+        verdict().select(
+            ["iteration", "seconds", "verdict", "verifier_id", "trajectory_id", "reward", "extracted_answer"]
+        ),
+        "verdicts",
     )
     assert rows.schema == TABLES["verdicts"].schema
     # A column of nulls has no type of its own; an integer that fits a float is the same number.

@@ -20,7 +20,7 @@ def names() -> list[str]:
 Overrides = dict[str, Any] | list[str] | str
 
 # What retraining draws from unless it is told otherwise.
-RETRAIN = {"replay.window_trajectories": "all"}
+RETRAIN = {"replay.window_trajectories": "all", "replay.if_short": "refuse"}
 
 
 def load(

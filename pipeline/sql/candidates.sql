@@ -1,20 +1,25 @@
--- Inputs: run_id (null: every run), policy_id (to be trained), verifier_id, baseline. One row per trajectory that can be trained on: generated and
--- judged, with its target's two parts and its age. `newest` ranks from 1, newest iteration first. No order.
--- Token ids mean nothing to a policy with another tokenizer: such rollouts are no candidates, nor is text without ids.
--- A trajectory without a judgement (timeout, crashed, bad_gold) has no reward and is no candidate.
--- Held-out questions are not trained on, whoever answered them.
+-- The view that draw rules, and a user's own weight, see: one row per rollout that may be drawn. No order.
+--   trajectory_id, group_id, prompt_id, policy_id, run_id, source, iteration, sample_index    what it is
+--   age_iterations      from its generation to the newest rollout the pass can see
+--   newest              its rank from 1, newest iteration first
+--   verdict, reward     the judgement
+--   baseline, target    what is subtracted from the reward, and (reward - baseline) / beta in nats
+--   n_uses, residual    how often passes that led to the policy trained on it; what Eq. 2 came to the last time (null: never)
+--   temperature, finish_reason, n_prompt_tokens, n_response_tokens, behaviour_logprob_sum     as in trajectories
+-- Stands on the tables eligible, left_out and history, and the variables baseline and beta.
+WITH judged AS (
+    SELECT
+        *,
+        CASE WHEN getvariable('baseline') = 'group_mean' THEN avg(reward) OVER (PARTITION BY group_id) ELSE 0 END AS baseline
+    FROM eligible
+)
 SELECT
-    t.trajectory_id,
-    (SELECT max(iteration) FROM trajectories WHERE $run_id IS NULL OR run_id = $run_id) - t.iteration AS age_iterations,
-    row_number() OVER (ORDER BY t.iteration DESC, t.group_id, t.sample_index) AS newest,
-    v.reward,
-    CASE $baseline WHEN 'group_mean' THEN avg(v.reward) OVER (PARTITION BY t.group_id) ELSE 0 END AS baseline
-FROM trajectories t
-JOIN policies p ON p.policy_id = t.policy_id
-JOIN prompts q ON q.prompt_id = t.prompt_id AND q.split = 'train'
-JOIN verdicts v ON v.trajectory_id = t.trajectory_id AND v.verifier_id = $verifier_id
-WHERE v.reward IS NOT NULL
-    AND t.n_prompt_tokens > 0
-    AND t.n_response_tokens > 0
-    AND coalesce(t.tokenizer_digest, p.tokenizer_digest) = (SELECT tokenizer_digest FROM policies WHERE policy_id = $policy_id)
-    AND ($run_id IS NULL OR t.run_id = $run_id)
+    j.trajectory_id, j.group_id, j.prompt_id, j.policy_id, j.run_id, j.source, j.iteration, j.sample_index,
+    j.age_iterations,
+    row_number() OVER (ORDER BY j.iteration DESC, j.group_id, j.sample_index) AS newest,
+    j.verdict, j.reward, j.baseline, (j.reward - j.baseline) / getvariable('beta') AS target,
+    coalesce(h.n_uses, 0) AS n_uses, h.residual,
+    j.temperature, j.finish_reason, j.n_prompt_tokens, j.n_response_tokens, j.behaviour_logprob_sum
+FROM judged j
+ANTI JOIN left_out USING (trajectory_id)
+LEFT JOIN history h ON h.trajectory_id = j.trajectory_id

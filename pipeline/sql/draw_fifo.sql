@@ -1,13 +1,5 @@
--- Inputs: the candidates; pass_id, first_update, end_update, n_draws, window_trajectories. One row per draw.
--- Each update takes n_draws of the newest window_trajectories, uniformly and without repetition. Chance is a keyed
--- digest: the same rows for any thread count and file layout. Ordered by update and slot.
-SELECT
-    u.update,
-    row_number() OVER (
-        PARTITION BY u.update ORDER BY md5(concat_ws('/', $pass_id, u.update, c.trajectory_id))
-    ) - 1 AS slot,
-    c.trajectory_id, 'replay' AS source, c.age_iterations, 1::DOUBLE AS weight, c.reward, c.baseline
-FROM candidates c, range($first_update, $end_update) AS u (update)
-WHERE c.newest <= $window_trajectories
-QUALIFY slot < $n_draws
-ORDER BY u.update, slot
+-- fifo: the newest window_trajectories, each row alike (the paper's). Inputs: the candidates; window_trajectories.
+-- One row per rollout that may be drawn: `unit` is drawn as a whole and has `n_rows`, in proportion to `chance`. No order.
+SELECT trajectory_id, trajectory_id AS unit, 1 AS n_rows, age_iterations, 1::DOUBLE AS chance
+FROM candidates
+WHERE newest <= $window_trajectories

@@ -1,9 +1,5 @@
--- Inputs: the candidates; pass_id. One row per draw of update 0: the whole of the newest iteration, each row once.
--- The order within the update is a keyed digest. Ordered by slot.
-SELECT
-    0::BIGINT AS update,
-    row_number() OVER (ORDER BY md5(concat_ws('/', $pass_id, 0, trajectory_id))) - 1 AS slot,
-    trajectory_id, 'fresh' AS source, age_iterations, 1::DOUBLE AS weight, reward, baseline
+-- fresh: the newest iteration, each row alike. Inputs: the candidates.
+-- One row per rollout that may be drawn: `unit` is drawn as a whole and has `n_rows`, in proportion to `chance`. No order.
+SELECT trajectory_id, trajectory_id AS unit, 1 AS n_rows, age_iterations, 1::DOUBLE AS chance
 FROM candidates
 WHERE age_iterations = 0
-ORDER BY slot

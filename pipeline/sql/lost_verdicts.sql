@@ -1,6 +1,6 @@
 -- Inputs: run_id, verifier_id. One row per generated trajectory of the run without a verdict of this verifier though its
--- iteration was scored, with its gold answer, oldest first.
-SELECT t.trajectory_id, p.gold_answer
+-- iteration was scored, with its iteration and gold answer, oldest first.
+SELECT t.trajectory_id, t.iteration, p.gold_answer
 FROM trajectories t
 JOIN prompts p USING (prompt_id)
 SEMI JOIN (SELECT iteration FROM snapshots WHERE run_id = $run_id AND stage = 'score') s ON s.iteration = t.iteration

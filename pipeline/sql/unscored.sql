@@ -1,6 +1,6 @@
 -- Inputs: run_id, verifier_id. One row per generated trajectory of the run without a verdict of this verifier, with
--- its gold answer, oldest first.
-SELECT t.trajectory_id, p.gold_answer
+-- its iteration and gold answer, oldest first.
+SELECT t.trajectory_id, t.iteration, p.gold_answer
 FROM trajectories t
 JOIN prompts p USING (prompt_id)
 ANTI JOIN (SELECT trajectory_id FROM verdicts WHERE verifier_id = $verifier_id) v USING (trajectory_id)

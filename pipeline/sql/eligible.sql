@@ -1,0 +1,21 @@
+-- Inputs: runs and policies (lists; empty: every one), policy_id (to be trained), verifier_id, now and since (iterations).
+-- One row per trajectory of iteration `since` or later that can be trained on: generated and judged. No order.
+-- Token ids mean nothing to a policy with another tokenizer: such rollouts are left out, and so is text without ids.
+-- A trajectory without a judgement (timeout, crashed, bad_gold) has no reward and is left out.
+-- Held-out questions are not trained on, whoever answered them.
+SELECT
+    t.trajectory_id, t.group_id, t.prompt_id, t.policy_id, t.run_id, q.source, t.iteration, t.sample_index,
+    $now - t.iteration AS age_iterations, v.verdict, v.reward, t.temperature, t.finish_reason,
+    t.n_prompt_tokens, t.n_response_tokens, t.behaviour_logprob_sum
+FROM trajectories t
+JOIN policies p ON p.policy_id = t.policy_id
+JOIN prompts q ON q.prompt_id = t.prompt_id AND q.split = 'train'
+JOIN verdicts v ON v.trajectory_id = t.trajectory_id AND v.verifier_id = $verifier_id
+WHERE v.reward IS NOT NULL
+    AND t.n_prompt_tokens > 0
+    AND t.n_response_tokens > 0
+    AND coalesce(t.tokenizer_digest, p.tokenizer_digest) = (SELECT tokenizer_digest FROM policies WHERE policy_id = $policy_id)
+    AND t.iteration >= $since
+    AND (v.iteration >= $since OR v.iteration IS NULL)
+    AND (len($runs) = 0 OR list_contains($runs, t.run_id))
+    AND (len($policies) = 0 OR list_contains($policies, t.policy_id))

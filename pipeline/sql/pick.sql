@@ -1,0 +1,18 @@
+-- Inputs: the table chances (what a draw rule says), the table taken (trajectory_id: rows the update has already); salt,
+-- n_draws, youngest (age_iterations). One row per draw, in the order of slots: units without repetition, one after the other
+-- in proportion to their chance, until the next would be more than n_draws.
+-- Chance is a keyed digest, the same for any thread count and file layout: with u uniform from a digest of salt and unit,
+-- the order of -ln(u) / chance is that of drawing without replacement (Efraimidis and Spirakis, 2006).
+SELECT trajectory_id, chance
+FROM (
+    SELECT
+        trajectory_id, unit, n_rows, chance,
+        -ln(1 - ('0x' || left(md5($salt || unit), 13))::BIGINT / 4503599627370496.0) / chance AS key
+    FROM chances
+    WHERE chance > 0 AND age_iterations >= $youngest
+        AND unit NOT IN (SELECT c.unit FROM chances c SEMI JOIN taken USING (trajectory_id))
+    ORDER BY key, unit, trajectory_id
+    LIMIT $n_draws
+)
+QUALIFY count(*) OVER (PARTITION BY unit) = n_rows
+ORDER BY key, unit, trajectory_id

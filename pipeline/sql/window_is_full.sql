@@ -1,0 +1,9 @@
+-- Inputs: the candidates; window_trajectories, share (of keep_correct; else 0). One row: whether there are enough candidates
+-- that older ones would not be in the window.
+SELECT
+    count(*) FILTER (newest <= n_newest) + count(*) FILTER (newest > n_newest AND verdict = 'correct') >= $window_trajectories
+        AS is_full
+FROM (
+    SELECT newest, verdict, $window_trajectories - round($share::DOUBLE * $window_trajectories)::BIGINT AS n_newest
+    FROM candidates
+)
