@@ -51,7 +51,7 @@ class Brought:
 def bring_archive(store: Store, other: Store, at: str | None) -> Brought:
     """Adds to `store` the rollouts it lacks of `other`, as that was `at` a snapshot, label or time (null: now).
 
-    Memory: a shard, and less than a kilobyte for every rollout that comes.
+    Memory: a shard, and up to 2 kB for every rollout that comes (measured, at 900,000: 1.7 GB in all).
 
     Raises:
         UserError: they are one archive, or there is no such state, or it holds no rollouts.
