@@ -1,7 +1,7 @@
 """Responses of given rollouts, out of however many: first where they lie, then only the row groups that hold them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -43,8 +43,13 @@ def locate(store: Store, trajectory_ids: Sequence[str]) -> pa.Table:
     ).to_arrow_table()
     if found["path"].null_count or len(found) != len(wanted):
         raise LookupError(f"{found['path'].null_count} of {len(wanted)} rollouts have no response")
-    names = {f"{store.layout.root}/{path}": path for path in shards} | {f"responses://{path}": path for path in shards}
-    return found.set_column(1, "path", pa.array([names[path] for path in found["path"].to_pylist()]))
+    paths = addresses(store, shards)
+    return found.set_column(1, "path", pa.array([paths[path] for path in found["path"].to_pylist()]))
+
+
+def addresses(store: Store, shards: Iterable[str]) -> dict[str, str]:
+    """Paths of files of responses, by what `filename` says in a view of them of that name."""
+    return {f"{store.layout.root}/{path}": path for path in shards} | {f"responses://{path}": path for path in shards}
 
 
 def read(store: Store, located: pa.Table, columns: Sequence[str]) -> pa.Table:

@@ -16,6 +16,8 @@ ARCHIVE = os.environ.get("REVAL_ARCHIVE", "archive")
 MARKER = "reval.json"
 # What was damaged or belongs to nothing, out of the way and still there.
 QUARANTINE = "quarantine"
+# Imports of other archives that have not ended.
+BEGUN = "begun"
 
 
 def shard_file(shard: str, table: str) -> str:
@@ -25,6 +27,11 @@ def shard_file(shard: str, table: str) -> str:
 
 def delta_log(table: str) -> str:
     return f"{TABLES[table].name}/_delta_log"
+
+
+def begun(archive: str) -> str:
+    """Where the id of an import of another archive is noted while it goes on."""
+    return f"{BEGUN}/{digest(archive)}"
 
 
 def is_shard(path: str) -> bool:

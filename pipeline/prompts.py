@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import arithmetic, db
 from pipeline.store import Store
@@ -54,7 +55,9 @@ def ensure(store: Store, config: Config) -> None:
         return
     shard = f"prompts/{name}"
     if not store.recover(shard, ("prompts",)):
-        store.write(shard, {"prompts": _rows(name, config)})
+        rows = _rows(name, config)
+        there = db.query(store, "known_prompts", source=name)["prompt_id"]  # of rollouts of another archive
+        store.write(shard, {"prompts": rows.filter(pc.invert(pc.is_in(rows["prompt_id"], there.combine_chunks())))})
     store.snapshot(f"{shard}/snapshot", "prompts")
 
 

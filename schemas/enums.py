@@ -33,3 +33,4 @@ class Source(StrEnum):
 class Imported(StrEnum):
     PROMPTS = "prompts"
     ROLLOUTS = "rollouts"
+    ARCHIVE = "archive"  # the rollouts of another archive

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.appends import appends
-from pipeline import db, generate, locks, recipes, reference, replay, score, train
+from pipeline import db, generate, join, locks, recipes, reference, replay, score, train
 from pipeline.bucket import Bucket
 from pipeline.repeat import repeat
 from pipeline.run import open_run
@@ -135,6 +135,15 @@ def test_the_real_command(uploaded, tmp_path) -> None:
     )
     assert out.stdout == "n\n96\n"
     assert "again-0001" in reval("status", "--archive", uploaded.url, cwd=tmp_path, env=env).stdout
+
+
+def test_rollouts_come_from_a_bucket_and_go_to_one(trained, uploaded, tmp_path) -> None:
+    folder = Store.create(tmp_path / "here")
+    assert join.bring_archive(folder, Store(uploaded.url), trained.first).n_added == 48
+    bucket = Store.create(f"{uploaded.url}-other")
+    assert join.bring_archive(bucket, Store(uploaded.url), trained.first).n_added == 48
+    assert contents(bucket)["responses"] == contents(folder)["responses"]
+    assert invoke("check", "--archive", f"{uploaded.url}-other").stdout.endswith("whole\n")
 
 
 def contents(store: Store) -> dict[str, list[tuple]]:
