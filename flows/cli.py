@@ -31,7 +31,7 @@ def init(recipe: Recipe = "arithmetic", archive: Archive = DEFAULT_ARCHIVE, set_
     config = load(recipe, set_ or [])
     check("init", config, archive)
     store = Store.create(archive, config.runtime.storage)
-    with closing(Processes(config, store)) as processes:
+    with closing(Processes(config, store)) as processes, store.lock("base"):
         prompts.ensure(store, config)
         typer.echo(f"{store.layout.root}: base policy {policies.base_policy(store, config, processes.trainer)}")
 

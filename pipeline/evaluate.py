@@ -43,7 +43,8 @@ def evaluate_policy(store: Store, config: Config, processes: Processes, policy_i
         UserError: the archive has no such policy.
     """
     policy_location(store, policy_id)
-    prompts.ensure(store, config)
+    with store.lock("base"):  # questions belong to all runs
+        prompts.ensure(store, config)
     planned = shards(store, config, processes, policy_id, config.evaluate.samples_per_prompt, f"evaluate {policy_id}")
     with store.lock(f"evaluate-{policy_id}"):
         seconds = commit(store, "evaluate", planned)
