@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline import db, versions
 from pipeline.layout import is_shard, shard_file
 from pipeline.parquet import write_parquet
-from pipeline.store import Store
+from pipeline.store import NAMES, Store
 from schemas import TABLES, conform, digest
 
 # Files smaller than this are merged, until together they are about as large.
@@ -112,7 +112,7 @@ def plan_vacuum(store: Store, keep: str) -> Plan:
         ids = {versions.resolve(store, name.strip()).snapshot_id for name in keep.split(",")}
         kept = [row for row in listed if row["snapshot_id"] in ids]
     wanted = {name: {dict(row["versions"]).get(name, 0) for row in kept} for name in TABLES}
-    wanted |= {name: set() for name in versions.NAMES}  # they name states, and are only ever read as they are now
+    wanted |= {name: set() for name in NAMES}
     needed, files = dict[str, set[str]](), dict[str, int]()
     for name, numbers in wanted.items():
         needed[name] = set(store.logged(name)).union(*(store.shards(name, number) for number in numbers))

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pipeline.files import Folder
 from pipeline.readonly import ReadOnly
-from pipeline.store import Sizes, Store, Versions
+from pipeline.store import NAMES, Sizes, Store, Versions
 from schemas import TABLES, UserError
 
 SQL = Path(__file__).parent / "sql"
@@ -189,7 +189,7 @@ def _mentioned(statement: str | None) -> tuple[list[str], list[str]]:
 
 def _files(store: Store, name: str, versions: Versions | None) -> Sizes:
     """Files of a table at `versions`; a table made since then is empty, names of states are always the newest."""
-    if versions is None or name in ("snapshots", "labels"):
+    if versions is None or name in NAMES:
         return store.shards(name)
     return store.shards(name, versions.get(name, 0))
 

@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 from pipeline import db
 from pipeline.export import EXPORT_FORMAT, MANIFEST, SHARDS, File, Manifest, copy, policy_files, sha256
 from pipeline.progress import bar
-from pipeline.store import Store
-from pipeline.versions import NAMES
+from pipeline.store import NAMES, Store
 from schemas import TABLES, UserError, conform, digest
 
 

@@ -9,12 +9,10 @@ import duckdb
 import pyarrow as pa
 
 from pipeline import db
-from pipeline.store import Store, Versions
+from pipeline.store import NAMES, Store, Versions
 from schemas import TABLES, UserError, check_name
 
 NOW = "now"
-# They name states; they are none of a state's contents.
-NAMES = ("snapshots", "labels")
 
 
 @dataclass(frozen=True)
