@@ -149,7 +149,7 @@ def policy_location(store: Store, policy_id: str) -> str:
             f"policy {policy_id!r} is not in {store.layout.root}; "
             '`reval sql "SELECT policy_id FROM policies"` lists those that are'
         )
-    folder = Path(found[0]) if Path(found[0]).is_absolute() else store.files.bring(found[0])
+    folder = store.weights(found[0])
     if not folder.is_dir():
         raise UserError(
             f"policy {policy_id!r}: its folder {folder} is not there; `reval export --weights` takes it along"

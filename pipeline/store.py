@@ -151,6 +151,10 @@ class Store:
         with self.files.lock(name, wait=wait):
             yield
 
+    def weights(self, location: str) -> Path:
+        """The folder of a policy whose row has this location: the user's own, or the archive's; it may be gone."""
+        return Path(location) if Path(location).is_absolute() else self.files.bring(location)
+
     def _table(self, name: str) -> DeltaTable:
         """The table at its newest version."""
         if name in self._tables:
