@@ -111,11 +111,9 @@ def rows(store: Store, state: dict[str, int]) -> Iterator[Finding]:
 
 def unique(name: str) -> str:
     """A query for the keys that a table has more than once."""
-    key = ", ".join(f'"{column}"' for column in TABLES[name].key)
-    shown = " || '/' || ".join(f'"{column}"' for column in TABLES[name].key)
     return (
-        f"SELECT {shown} AS row, 'there ' || count(*) || ' times' AS problem "
-        f'FROM "{name}" GROUP BY {key} HAVING count(*) > 1'
+        f"SELECT {db.key_text(name)} AS row, 'there ' || count(*) || ' times' AS problem "
+        f'FROM "{name}" GROUP BY {db.key(name)} HAVING count(*) > 1'
     )
 
 

@@ -121,6 +121,16 @@ def _sql_type(kind: pa.DataType) -> str:
     return SQL_TYPES[kind]
 
 
+def key(name: str, between: str = ", ") -> str:
+    """The columns of a table's key, as SQL lists them."""
+    return between.join(f'"{column}"' for column in TABLES[name].key)
+
+
+def key_text(name: str) -> str:
+    """SQL for a row's key as one text, its values with slashes between."""
+    return key(name, " || '/' || ")
+
+
 def query(store: Store, name: str, /, **inputs: Any) -> pa.Table:
     """The result of `pipeline/sql/NAME.sql` with its named inputs, over the archive as it is now."""
     return rows(connect(store, only=sql(name)), name, **inputs)

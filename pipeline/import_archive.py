@@ -101,19 +101,17 @@ def _incoming(store: Store, name: str, path: Path) -> duckdb.DuckDBPyConnection:
 
 def _new(store: Store, name: str, path: Path) -> pa.Table:
     """The rows of a file whose keys the archive does not have."""
-    key = ", ".join(f'"{column}"' for column in TABLES[name].key)
-    query = f'SELECT * FROM incoming ANTI JOIN "{name}" USING ({key})'
+    query = f'SELECT * FROM incoming ANTI JOIN "{name}" USING ({db.key(name)})'
     return _incoming(store, name, path).sql(query).to_arrow_table()
 
 
 def _refuse_other_values(store: Store, folder: Path, manifest: Manifest) -> None:
-    for name, table in TABLES.items():
+    for name in TABLES:
         if name in NAMES:
             continue  # a snapshot of the same name may have kept its state here and not there
-        key = ", ".join(f'"{column}"' for column in table.key)
-        shown = " || '/' || ".join(f'"{column}"' for column in table.key)
+        key = db.key(name)
         query = (
-            f"SELECT {shown} FROM (SELECT {key}, hash(incoming) AS row FROM incoming) a "
+            f"SELECT {db.key_text(name)} FROM (SELECT {key}, hash(incoming) AS row FROM incoming) a "
             f'JOIN (SELECT {key}, hash(t) AS row FROM "{name}" t) b USING ({key}) WHERE a.row <> b.row LIMIT 1'
         )
         for file in manifest.of(name):

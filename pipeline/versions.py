@@ -139,7 +139,7 @@ def diff(a: Store, at_a: State, b: Store, at_b: State) -> Iterator[Difference]:
 
 
 def _difference(connection: duckdb.DuckDBPyConnection, name: str, n_common: int) -> Difference:
-    key = ", ".join(f'"{column}"' for column in TABLES[name].key)
+    key = db.key(name)
     # Hashes of whole rows instead of the rows: a table of token lists is not held in memory.
     a, b = (f"SELECT {key}, hash({side}) AS row FROM {side}" for side in "ab")
     found = connection.execute(
