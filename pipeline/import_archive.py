@@ -57,18 +57,21 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def import_archive(archive: str, folder: Path) -> Outcome:
+def import_archive(archive: str, folder: Path, manifest: Manifest) -> Outcome:
     """Adds all rows of an exported state that the archive lacks. An archive is made where there is none.
 
+    Args:
+        manifest: what `read_manifest` says of the folder.
+
     Raises:
-        UserError: see `read_manifest`; or a key of it stands for something else in the archive.
+        UserError: a key of it stands for something else in the archive.
     """
-    manifest = read_manifest(folder)
     store = Store.create(archive)
     stem = f"export/{digest(*(file.sha256 for file in manifest.files))}"
     with store.lock("import"):
         was_empty = not any(store.shards(name) for name in TABLES)
-        _refuse_other_values(store, folder, manifest)
+        if not was_empty:
+            _refuse_other_values(store, folder, manifest)
         shards = pq.read_table(folder / SHARDS).to_pylist()
         n_added = n_rows = 0
         with bar("import") as progress:
