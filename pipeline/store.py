@@ -241,11 +241,10 @@ class Store:
         seconds: float | None = None,
     ) -> str:
         """Names the present state of all tables; returns the snapshot's id. Under a name already used, does nothing."""
-        snapshot_id = digest("snapshot", shard)[:12]
         if not self.recover(shard, ("snapshots",)):
             versions = self.versions()
             row = {
-                "snapshot_id": snapshot_id,
+                "snapshot_id": snapshot_id(shard),
                 "created_at": datetime.datetime.now(datetime.UTC),
                 "stage": stage,
                 "run_id": run_id,
@@ -255,7 +254,7 @@ class Store:
                 "n_rows": [(name, self.n_rows(name, version)) for name, version in versions.items()],
             }
             self.write(shard, {"snapshots": pa.Table.from_pylist([row], TABLES["snapshots"].schema)})
-        return snapshot_id
+        return snapshot_id(shard)
 
     def _commit(self, shard: str, tables: Mapping[str, int | None], also: Sequence[str] = ()) -> None:
         for name, n_rows in tables.items():
@@ -356,6 +355,11 @@ class Store:
             data_change=data_change,
             stats=json.dumps({"numRecords": n_rows}),
         )
+
+
+def snapshot_id(shard: str) -> str:
+    """The id of the snapshot that a shard of this name is."""
+    return digest("snapshot", shard)[:12]
 
 
 def _create_table(there: files.Files, name: str) -> None:
