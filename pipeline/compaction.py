@@ -33,7 +33,7 @@ def compact(store: Store) -> Iterator[str]:
             if merged:
                 yield f"{name}: {sum(map(len, merged)):,} files merged into {len(merged):,}"
         if n_merged:
-            store.snapshot(f"compact/{digest(*map(str, store.versions().items()))}", "compact")
+            store.snapshot_now("compact")
 
 
 def _groups(logged: dict[str, tuple[int, int]]) -> Iterator[list[str]]:

@@ -1,6 +1,5 @@
 """evaluate: a policy on a benchmark: greedy accuracy, and avg@k from k answers a prompt."""
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -48,7 +47,7 @@ def evaluate_policy(store: Store, config: Config, processes: Processes, policy_i
     planned = shards(store, config, processes, policy_id, config.evaluate.samples_per_prompt, f"evaluate {policy_id}")
     with store.lock(f"evaluate-{policy_id}"):
         seconds = commit(store, "evaluate", planned)
-        store.snapshot(f"evaluate/{digest(json.dumps(store.versions()))}", "evaluate", seconds=seconds)
+        store.snapshot_now("evaluate", seconds=seconds)
 
 
 def shards(

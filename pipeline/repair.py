@@ -4,7 +4,6 @@ Nothing that was committed is deleted: a damaged file is moved to `quarantine/` 
 before still name it.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -83,4 +82,4 @@ def _again(store: Store) -> Iterator[str]:
             rows = sums(processes.trainer(), store, reference_id, part, config.runtime, "refer again")
         store.write(f"repair/{digest(reference_id, *part['trajectory_id'].to_pylist())}", {"references": rows})
         yield f"{len(rows):,} rows of reference {reference_id}: computed again"
-    store.snapshot(f"repair/{digest(json.dumps(store.versions()))}", "repair")
+    store.snapshot_now("repair")

@@ -256,6 +256,10 @@ class Store:
             self.write(shard, {"snapshots": pa.Table.from_pylist([row], TABLES["snapshots"].schema)})
         return snapshot_id(shard)
 
+    def snapshot_now(self, stage: str, *, seconds: float | None = None) -> str:
+        """Names the present state after itself, for what belongs to no run; the same state is named once."""
+        return self.snapshot(f"{stage}/{digest(json.dumps(self.versions()))}", stage, seconds=seconds)
+
     def _commit(self, shard: str, tables: Mapping[str, int | None], also: Sequence[str] = ()) -> None:
         for name, n_rows in tables.items():
             self.append(name, {shard_file(shard, name): n_rows}, [shard, *also])
