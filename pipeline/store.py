@@ -13,7 +13,7 @@ import datetime
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -85,7 +85,7 @@ class Store:
                     if cls.vacant(root, options):
                         for name in TABLES:
                             _create_table(there, name)
-                        there.make(MARKER, lambda path: _write(path, marker.Marker().dump()))
+                        _write_marker(there)
             except (OSError, DeltaError) as error:
                 raise UserError(f"archive {root} cannot be made: {error}; choose another with --archive") from error
         return cls(root, options)
@@ -117,7 +117,7 @@ class Store:
                         table.alter.drop_column_not_null(field.name)
                 torn.settle(self.files, name, before)
             if self.marker.outdated:
-                self.files.make(MARKER, lambda path: _write(path, marker.Marker().dump()))
+                _write_marker(self.files)
                 log.info(
                     "archive %s is of an older reval: its tables %s now have the columns added since; no row was changed",
                     self.layout.root,
@@ -141,15 +141,13 @@ class Store:
                     raise UserError(f"{what}: {error} now; wait until it is done") from None
             yield
 
-    @contextmanager
-    def lock(self, name: str, *, wait: bool = True) -> Iterator[None]:
+    def lock(self, name: str, *, wait: bool = True) -> AbstractContextManager[None]:
         """Holds a lock on a name within the archive; a process that dies keeps none.
 
         Raises:
             Held: another process has it, and `wait` is false.
         """
-        with self.files.lock(name, wait=wait):
-            yield
+        return self.files.lock(name, wait=wait)
 
     def weights(self, location: str) -> Path:
         """The folder of a policy whose row has this location: the user's own, or the archive's; it may be gone."""
@@ -293,7 +291,7 @@ class Store:
         Versions before this one keep the old files. Returns whether it was done: not if another process was first.
         """
         now, table = int(time.time() * 1000), self._table(name)
-        if not set(old) <= set(self.logged(name)):
+        if not set(old) <= set(self._logged(name, table)):
             return False
         removed = [RemoveAction(path.split("/", 1)[1], data_change=not new, deletion_timestamp=now) for path in old]
         adds = [self.added(path, data_change=False) for path in new]
@@ -386,5 +384,8 @@ def _absent(there: files.Files) -> bool:
     return not there.names()
 
 
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+def _write_marker(there: files.Files) -> None:
+    def write(path: Path) -> None:
+        path.write_bytes(marker.Marker().dump())
+
+    there.make(MARKER, write)
