@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import duckdb
 import pyarrow as pa
 
-from pipeline import db
+from pipeline import commits, db
 from pipeline.store import NAMES, Store, Versions
 from schemas import TABLES, UserError, check_name
 
@@ -59,6 +59,8 @@ def resolve(store: Store, at: str | None) -> State:
 def _freed(store: Store, state: State) -> str | None:
     """A file that the state needs and the archive no longer has; files it shares with the present state are not asked."""
     for name, version in state.versions.items():
+        if commits.is_newest(store.files, name, version):
+            continue
         older = set(store.shards(name, version)) - set(store.shards(name))
         if older and (freed := older - set(store.files.listing(name))):
             return min(freed)
