@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 
 from pipeline import db
 from pipeline.export import EXPORT_FORMAT, MANIFEST, SHARDS, File, Manifest, copy, policy_files, sha256
+from pipeline.parquet import read_parquet
 from pipeline.progress import bar
 from pipeline.store import NAMES, Store
-from schemas import TABLES, UserError, conform, digest
+from schemas import TABLES, UserError, digest
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def import_archive(archive: str, folder: Path, manifest: Manifest) -> Outcome:
 
 def _incoming(store: Store, name: str, path: Path) -> duckdb.DuckDBPyConnection:
     connection = db.connect(store, only=f'"{name}"')
-    connection.register("incoming", conform(pq.read_table(path), name))
+    connection.register("incoming", read_parquet(path, name))
     return connection
 
 
