@@ -1,10 +1,12 @@
 """The commands that look after the archive: its states, whether it is whole, and its disk space."""
 
+import sys
 from typing import Annotated
 
 import typer
 
 from flows.app import DEFAULT_ARCHIVE, Archive, At, Verbose, command, print_table
+from schemas import UserError
 
 
 @command
@@ -80,8 +82,6 @@ def check(
     store = Store(archive)
     if repair:
         if at is not None:
-            from schemas import UserError
-
             raise UserError("check: --repair mends the archive as it is now; leave --at out")
         for line in repairing.repair(store):
             typer.echo(line)
@@ -117,7 +117,6 @@ def vacuum(
     """Delete files that neither the archive as it is now nor a kept snapshot needs. Says first what that would free."""
     from pipeline import compaction
     from pipeline.store import Store
-    from schemas import UserError
 
     store = Store(archive)
     plan = compaction.plan_vacuum(store, keep)
@@ -125,8 +124,6 @@ def vacuum(
         typer.echo(line)
     if not plan.files:
         return
-    import sys
-
     if not yes and not sys.stdin.isatty():
         raise UserError("vacuum: nothing was deleted; run it again with --yes")
     if yes or typer.confirm("Delete them?"):

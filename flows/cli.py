@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import closing
 from enum import StrEnum
 from typing import Annotated
 
@@ -30,12 +31,9 @@ def init(recipe: Recipe = "arithmetic", archive: Archive = DEFAULT_ARCHIVE, set_
     config = load(recipe, set_ or [])
     check("init", config, archive)
     store = Store.create(archive, config.runtime.storage)
-    processes = Processes(config, store)
-    try:
+    with closing(Processes(config, store)) as processes, store.lock("base"):
         prompts.ensure(store, config)
         typer.echo(f"{store.layout.root}: base policy {policies.base_policy(store, config, processes.trainer)}")
-    finally:
-        processes.close()
 
 
 @command
@@ -134,11 +132,8 @@ def evaluate(
     config = load(recipe, set_ or [])
     check("evaluate", config, archive, policy_id=policy)
     store = Store(archive, config.runtime.storage)
-    processes = Processes(config, store, verbose=verbose)
-    try:
+    with closing(Processes(config, store, verbose=verbose)) as processes:
         evaluate_policy(store, config, processes, policy)
-    finally:
-        processes.close()
     print_table(db.query(store, "accuracy", policy_id=policy))
 
 

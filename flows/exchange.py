@@ -153,7 +153,8 @@ def import_export(
             f"{folder} is not an export (no manifest.json in it); for other files: "
             "`reval import prompts FILE` or `reval import rollouts FILE`"
         )
-    if read_manifest(folder).query is not None:
+    manifest = read_manifest(folder)
+    if manifest.query is not None:
         import pyarrow.parquet as pq
 
         from pipeline.export import ROWS
@@ -163,7 +164,7 @@ def import_export(
         read = import_rollouts if answers & set(pq.read_schema(folder / ROWS).names) else import_prompts
         read(folder / ROWS, archive=archive)
         return
-    found = import_archive(archive, folder)
+    found = import_archive(archive, folder, manifest)
     typer.echo(f"{folder}: {found.n_added:,} rows added, {found.n_known:,} known")
 
 

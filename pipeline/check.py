@@ -6,7 +6,6 @@ Reads everything once. Says what it finds and changes nothing; `repair` is apart
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -112,11 +111,9 @@ def rows(store: Store, state: dict[str, int]) -> Iterator[Finding]:
 
 def unique(name: str) -> str:
     """A query for the keys that a table has more than once."""
-    key = ", ".join(f'"{column}"' for column in TABLES[name].key)
-    shown = " || '/' || ".join(f'"{column}"' for column in TABLES[name].key)
     return (
-        f"SELECT {shown} AS row, 'there ' || count(*) || ' times' AS problem "
-        f'FROM "{name}" GROUP BY {key} HAVING count(*) > 1'
+        f"SELECT {db.key_text(name)} AS row, 'there ' || count(*) || ' times' AS problem "
+        f'FROM "{name}" GROUP BY {db.key(name)} HAVING count(*) > 1'
     )
 
 
@@ -131,7 +128,7 @@ def weights(store: Store, state: dict[str, int]) -> Iterator[Finding]:
             progress(n_done, len(found))
             if location is None:
                 continue
-            folder = Path(location) if Path(location).is_absolute() else store.files.bring(location)
+            folder = store.weights(location)
             if not folder.is_dir():
                 yield Finding(Kind.WEIGHTS, policy_id, f"its folder {folder} is gone")
             elif weights_digest(folder) != expected:

@@ -24,6 +24,11 @@ def _actions(files: Files, table: str, *, after: int = -1, until: int | None = N
                 yield json.loads(line)
 
 
+def is_newest(files: Files, table: str, version: int) -> bool:
+    """Whether no commit came after this version: a look at one file, where to open the table is to read its log."""
+    return files.size(f"{delta_log(table)}/{version + 1:020}.json") is None
+
+
 def named(files: Files, table: str) -> dict[str, int | None]:
     """Every file that a commit added or removed, with its CRC-32; null: reval 0.1 noted none."""
     found: dict[str, int | None] = {}

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import db, versions
 from pipeline.layout import is_shard, shard_file
-from pipeline.parquet import write_parquet
-from pipeline.store import Logged, Store
-from schemas import TABLES, conform, digest
+from pipeline.parquet import read_parquet, write_parquet
+from pipeline.store import NAMES, Logged, Store
+from schemas import TABLES, digest
 
 # Files smaller than this are merged, until together they are about as large.
 TARGET_BYTES = 128 << 20
@@ -33,7 +32,7 @@ def compact(store: Store) -> Iterator[str]:
             if merged:
                 yield f"{name}: {sum(map(len, merged)):,} files merged into {len(merged):,}"
         if n_merged:
-            store.snapshot(f"compact/{digest(*map(str, store.versions().items()))}", "compact")
+            store.snapshot_now("compact")
 
 
 def _groups(logged: dict[str, Logged]) -> Iterator[list[str]]:
@@ -58,19 +57,11 @@ def _merge(store: Store, name: str, paths: list[str]) -> bool:
     parts = []
     for path in paths:
         with store.files.open(path) as file:
-            parts.append(_fitted(pq.read_table(file), name))
+            parts.append(read_parquet(file, name))
     new = shard_file(f"compact/{digest(*paths)}", name)
     rows = pa.concat_tables(parts)
     store.files.make(new, lambda path: write_parquet(rows, name, path))
     return store.replace(name, paths, [new])
-
-
-def _fitted(rows: pa.Table, name: str) -> pa.Table:
-    """Rows of an older version of the table with the columns added since."""
-    for column in TABLES[name].columns:
-        if column.name not in rows.column_names:
-            rows = rows.append_column(column.name, pa.nulls(len(rows), column.type))
-    return conform(rows.select([column.name for column in TABLES[name].columns]), name)
 
 
 @dataclass(frozen=True)
@@ -112,7 +103,7 @@ def plan_vacuum(store: Store, keep: str) -> Plan:
         ids = {versions.resolve(store, name.strip()).snapshot_id for name in keep.split(",")}
         kept = [row for row in listed if row["snapshot_id"] in ids]
     wanted = {name: {dict(row["versions"]).get(name, 0) for row in kept} for name in TABLES}
-    wanted |= {name: set() for name in versions.NAMES}  # they name states, and are only ever read as they are now
+    wanted |= {name: set() for name in NAMES}
     needed, files = dict[str, set[str]](), dict[str, int]()
     for name, numbers in wanted.items():
         needed[name] = set(store.logged(name)).union(*(store.shards(name, number) for number in numbers))

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pipeline.files import Folder
 from pipeline.readonly import ReadOnly
-from pipeline.store import Keep, Sizes, Store, Versions
+from pipeline.store import NAMES, Keep, Sizes, Store, Versions
 from schemas import TABLES, UserError
 
 SQL = Path(__file__).parent / "sql"
@@ -128,6 +128,16 @@ def _sql_type(kind: pa.DataType) -> str:
     return SQL_TYPES[kind]
 
 
+def key(name: str, between: str = ", ") -> str:
+    """The columns of a table's key, as SQL lists them."""
+    return between.join(f'"{column}"' for column in TABLES[name].key)
+
+
+def key_text(name: str) -> str:
+    """SQL for a row's key as one text, its values with slashes between."""
+    return key(name, " || '/' || ")
+
+
 def query(store: Store, name: str, /, **inputs: Any) -> pa.Table:
     """The result of `pipeline/sql/NAME.sql` with its named inputs, over the archive as it is now."""
     return rows(connect(store, only=sql(name)), name, **inputs)
@@ -196,7 +206,7 @@ def _mentioned(statement: str | None) -> tuple[list[str], list[str]]:
 
 def _files(store: Store, name: str, versions: Versions | None, keep: Keep | None = None) -> Sizes:
     """Files of a table at `versions`; a table made since then is empty, names of states are always the newest."""
-    if versions is None or name in ("snapshots", "labels"):
+    if versions is None or name in NAMES:
         return store.shards(name, keep=keep)
     return store.shards(name, versions.get(name, 0), keep=keep)
 

@@ -1,6 +1,5 @@
 """evaluate: a policy on a benchmark: greedy accuracy, and avg@k from k answers a prompt."""
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -43,11 +42,12 @@ def evaluate_policy(store: Store, config: Config, processes: Processes, policy_i
         UserError: the archive has no such policy.
     """
     policy_location(store, policy_id)
-    prompts.ensure(store, config)
+    with store.lock("base"):  # questions belong to all runs
+        prompts.ensure(store, config)
     planned = shards(store, config, processes, policy_id, config.evaluate.samples_per_prompt, f"evaluate {policy_id}")
     with store.lock(f"evaluate-{policy_id}"):
         seconds = commit(store, "evaluate", planned)
-        store.snapshot(f"evaluate/{digest(json.dumps(store.versions()))}", "evaluate", seconds=seconds)
+        store.snapshot_now("evaluate", seconds=seconds)
 
 
 def shards(

@@ -22,8 +22,8 @@ from pipeline import db, versions
 from pipeline.files import sync
 from pipeline.parquet import write_parquet
 from pipeline.progress import bar
-from pipeline.store import Store
-from schemas import READABLE_SINCE, TABLES, UserError, conform, digest
+from pipeline.store import Store, snapshot_id
+from schemas import READABLE_SINCE, TABLES, UserError, conform
 
 EXPORT_FORMAT = 1
 MANIFEST, SHARDS, ROWS = "manifest.json", "shards.parquet", "rows.parquet"
@@ -140,7 +140,7 @@ def _names(connection: duckdb.DuckDBPyConnection, state: versions.State) -> pa.T
 def _shards(store: Store, name: str, state: versions.State, snapshots: pa.Table) -> Iterator[str]:
     if name == "snapshots":
         ids = set(snapshots["snapshot_id"].to_pylist())
-        yield from (shard for shard in store.transactions(name) if digest("snapshot", shard)[:12] in ids)
+        yield from (shard for shard in store.transactions(name) if snapshot_id(shard) in ids)
     elif name != "labels":
         yield from store.transactions(name, state.versions.get(name, 0))
 

@@ -30,13 +30,13 @@ def locate(store: Store, trajectory_ids: Sequence[str]) -> pa.Table:
     Raises:
         LookupError: a rollout has no response.
     """
-    connection = db.database()
     shards = store.shards("responses")
+    if not shards:
+        raise LookupError("there are no responses")
+    connection = db.database()
     db.attach(connection, store, "responses", shards, columns="trajectory_id, filename, file_row_number")
     wanted = pa.table({"trajectory_id": pa.array(trajectory_ids, pa.string()), "place": range(len(trajectory_ids))})
     connection.register("wanted", wanted)
-    if not shards:
-        raise LookupError("there are no responses")
     found = connection.sql(
         "SELECT w.trajectory_id, r.filename AS path, r.file_row_number AS row "
         "FROM wanted w LEFT JOIN responses r USING (trajectory_id) ORDER BY w.place"

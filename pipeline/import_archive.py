@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 
 from pipeline import db
 from pipeline.export import EXPORT_FORMAT, MANIFEST, SHARDS, File, Manifest, copy, policy_files, sha256
+from pipeline.parquet import read_parquet
 from pipeline.progress import bar
-from pipeline.store import Store
-from pipeline.versions import NAMES
-from schemas import TABLES, UserError, conform, digest
+from pipeline.store import NAMES, Store
+from schemas import TABLES, UserError, digest
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,21 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def import_archive(archive: str, folder: Path) -> Outcome:
+def import_archive(archive: str, folder: Path, manifest: Manifest) -> Outcome:
     """Adds all rows of an exported state that the archive lacks. An archive is made where there is none.
 
+    Args:
+        manifest: what `read_manifest` says of the folder.
+
     Raises:
-        UserError: see `read_manifest`; or a key of it stands for something else in the archive.
+        UserError: a key of it stands for something else in the archive.
     """
-    manifest = read_manifest(folder)
     store = Store.create(archive)
     stem = f"export/{digest(*(file.sha256 for file in manifest.files))}"
     with store.lock("import"):
         was_empty = not any(store.shards(name) for name in TABLES)
-        _refuse_other_values(store, folder, manifest)
+        if not was_empty:
+            _refuse_other_values(store, folder, manifest)
         shards = pq.read_table(folder / SHARDS).to_pylist()
         n_added = n_rows = 0
         with bar("import") as progress:
@@ -96,25 +99,23 @@ def import_archive(archive: str, folder: Path) -> Outcome:
 
 def _incoming(store: Store, name: str, path: Path) -> duckdb.DuckDBPyConnection:
     connection = db.connect(store, only=f'"{name}"')
-    connection.register("incoming", conform(pq.read_table(path), name))
+    connection.register("incoming", read_parquet(path, name))
     return connection
 
 
 def _new(store: Store, name: str, path: Path) -> pa.Table:
     """The rows of a file whose keys the archive does not have."""
-    key = ", ".join(f'"{column}"' for column in TABLES[name].key)
-    query = f'SELECT * FROM incoming ANTI JOIN "{name}" USING ({key})'
+    query = f'SELECT * FROM incoming ANTI JOIN "{name}" USING ({db.key(name)})'
     return _incoming(store, name, path).sql(query).to_arrow_table()
 
 
 def _refuse_other_values(store: Store, folder: Path, manifest: Manifest) -> None:
-    for name, table in TABLES.items():
+    for name in TABLES:
         if name in NAMES:
             continue  # a snapshot of the same name may have kept its state here and not there
-        key = ", ".join(f'"{column}"' for column in table.key)
-        shown = " || '/' || ".join(f'"{column}"' for column in table.key)
+        key = db.key(name)
         query = (
-            f"SELECT {shown} FROM (SELECT {key}, hash(incoming) AS row FROM incoming) a "
+            f"SELECT {db.key_text(name)} FROM (SELECT {key}, hash(incoming) AS row FROM incoming) a "
             f'JOIN (SELECT {key}, hash(t) AS row FROM "{name}" t) b USING ({key}) WHERE a.row <> b.row LIMIT 1'
         )
         for file in manifest.of(name):

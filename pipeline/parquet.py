@@ -1,13 +1,13 @@
-"""How a shard is laid out as Parquet. What was tried, and what lost: benchmarks/LOG.md, "Layout"."""
+"""How a shard is laid out as Parquet, and read back. What was tried, and what lost: benchmarks/LOG.md, "Layout"."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from schemas import TABLES
+from schemas import TABLES, conform
 
 # A row group of responses is what a pass reads to get at one row of it: small enough to read, large enough to compress.
 TOKENS_PER_GROUP = 65_536
@@ -22,6 +22,19 @@ def write_parquet(rows: pa.Table, name: str, path: Path) -> None:
     """Writes rows of table `name`, with a checksum in every page."""
     how = _responses(rows) if name == "responses" else _narrow(name)
     pq.write_table(rows, path, compression="zstd", compression_level=1, write_page_checksum=True, **how)
+
+
+def read_parquet(source: Path | BinaryIO, name: str) -> pa.Table:
+    """All rows of a file of table `name`; null in the columns that the table got since the file was written.
+
+    Raises:
+        SchemaError: it lacks a column that is never null, or its values do not fit.
+    """
+    rows, columns = pq.read_table(source), TABLES[name].columns
+    for column in columns:
+        if column.name not in rows.column_names:
+            rows = rows.append_column(column.name, pa.nulls(len(rows), column.type))
+    return conform(rows.select([column.name for column in columns]), name)
 
 
 def _responses(rows: pa.Table) -> dict[str, Any]:

@@ -4,9 +4,8 @@ Nothing that was committed is deleted: a damaged file is moved to `quarantine/` 
 before still name it.
 """
 
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -73,25 +72,16 @@ def _again(store: Store) -> Iterator[str]:
         judge = verifier_id(config.score.verifier)
         work = db.query(store, "lost_verdicts", run_id=run["run_id"], verifier_id=judge)
         if run["flow"] == "iterate" and len(work):
-            with _processes(store, config) as processes:
+            with closing(Processes(config, store)) as processes:
                 rows = judged(processes.verifiers, store, config.score.verifier, judge, work, "judge again")
             store.write(f"repair/{digest(judge, *work['trajectory_id'].to_pylist())}", {"verdicts": rows})
             yield f"{len(rows):,} verdicts of run {run['run_id']} by {judge}: judged again"
-    work = db.query(store, "lost_references")
+    work, config = db.query(store, "lost_references"), Config(recipe="repair")
     for reference_id in sorted(set(work["reference_id"].to_pylist())):
         part = work.filter(pc.field("reference_id") == reference_id)
-        with _processes(store, Config(recipe="repair")) as processes:
-            rows = sums(processes.trainer(), store, reference_id, part, Config(recipe="repair").runtime, "refer again")
+        with closing(Processes(config, store)) as processes:
+            rows = sums(processes.trainer(), store, reference_id, part, config.runtime, "refer again")
         rows = rows.append_column("pass_id", pa.nulls(len(rows), pa.string()))
         store.write(f"repair/{digest(reference_id, *part['trajectory_id'].to_pylist())}", {"references": rows})
         yield f"{len(rows):,} rows of reference {reference_id}: computed again"
-    store.snapshot(f"repair/{digest(json.dumps(store.versions()))}", "repair")
-
-
-@contextmanager
-def _processes(store: Store, config: Config) -> Iterator[Processes]:
-    processes = Processes(config, store)
-    try:
-        yield processes
-    finally:
-        processes.close()
+    store.snapshot_now("repair")

@@ -3,7 +3,7 @@
 import difflib
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,7 @@ def policy_location(store: Store, policy_id: str) -> str:
             f"policy {policy_id!r} is not in {store.layout.root}; "
             '`reval sql "SELECT policy_id FROM policies"` lists those that are'
         )
-    folder = Path(found[0]) if Path(found[0]).is_absolute() else store.files.bring(found[0])
+    folder = store.weights(found[0])
     if not folder.is_dir():
         raise UserError(
             f"policy {policy_id!r}: its folder {folder} is not there; `reval export --weights` takes it along"
@@ -283,8 +283,7 @@ def open_run(
         raise UserError(f"no run {name or 'of these settings'} to go on with in {archive}; `reval generate` begins one")
     if name and (recorded := _recorded(store, name)):
         policy_id = recorded["base_policy_id"]  # it goes on from where it began, whether or not that is said again
-    processes = Processes(config, store, verbose=verbose)
-    try:
+    with closing(Processes(config, store, verbose=verbose)) as processes:
         with store.lock("base"):  # questions and base policies belong to all runs
             if flow == "iterate":
                 prompts.ensure(store, config)
@@ -298,8 +297,6 @@ def open_run(
             else:
                 _record(store, run_id, flow, config, policy_id, snapshot_id)
             yield Run(run_id, flow, config, store, policy_id, processes)
-    finally:
-        processes.close()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import datetime
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,8 @@ from schemas import TABLES, UserError, conform, digest
 
 Versions = dict[str, int]
 Sizes = dict[str, int]
+# Tables that name states; they are none of a state's contents, and are only ever read as they are now.
+NAMES = ("snapshots", "labels")
 # Whether a file whose span goes from a least to a greatest value may hold what is wanted.
 Keep = Callable[[Any, Any], bool]
 
@@ -96,7 +98,7 @@ class Store:
                     if cls.vacant(root, options):
                         for name in TABLES:
                             _create_table(there, name)
-                        there.make(MARKER, lambda path: _write(path, marker.Marker().dump()))
+                        _write_marker(there)
             except (OSError, DeltaError) as error:
                 raise UserError(f"archive {root} cannot be made: {error}; choose another with --archive") from error
         return cls(root, options)
@@ -128,7 +130,7 @@ class Store:
                         table.alter.drop_column_not_null(field.name)
                 torn.settle(self.files, name, before)
             if self.marker.outdated:
-                self.files.make(MARKER, lambda path: _write(path, marker.Marker().dump()))
+                _write_marker(self.files)
                 log.info(
                     "archive %s is of an older reval: its tables %s now have the columns added since; no row was changed",
                     self.layout.root,
@@ -152,15 +154,17 @@ class Store:
                     raise UserError(f"{what}: {error} now; wait until it is done") from None
             yield
 
-    @contextmanager
-    def lock(self, name: str, *, wait: bool = True) -> Iterator[None]:
+    def lock(self, name: str, *, wait: bool = True) -> AbstractContextManager[None]:
         """Holds a lock on a name within the archive; a process that dies keeps none.
 
         Raises:
             Held: another process has it, and `wait` is false.
         """
-        with self.files.lock(name, wait=wait):
-            yield
+        return self.files.lock(name, wait=wait)
+
+    def weights(self, location: str) -> Path:
+        """The folder of a policy whose row has this location: the user's own, or the archive's; it may be gone."""
+        return Path(location) if Path(location).is_absolute() else self.files.bring(location)
 
     def _table(self, name: str) -> DeltaTable:
         """The table at its newest version."""
@@ -255,11 +259,10 @@ class Store:
         seconds: float | None = None,
     ) -> str:
         """Names the present state of all tables; returns the snapshot's id. Under a name already used, does nothing."""
-        snapshot_id = digest("snapshot", shard)[:12]
         if not self.recover(shard, ("snapshots",)):
             versions = self.versions()
             row = {
-                "snapshot_id": snapshot_id,
+                "snapshot_id": snapshot_id(shard),
                 "created_at": datetime.datetime.now(datetime.UTC),
                 "stage": stage,
                 "run_id": run_id,
@@ -269,7 +272,11 @@ class Store:
                 "n_rows": [(name, self.n_rows(name, version)) for name, version in versions.items()],
             }
             self.write(shard, {"snapshots": pa.Table.from_pylist([row], TABLES["snapshots"].schema)})
-        return snapshot_id
+        return snapshot_id(shard)
+
+    def snapshot_now(self, stage: str, *, seconds: float | None = None) -> str:
+        """Names the present state after itself, for what belongs to no run; the same state is named once."""
+        return self.snapshot(f"{stage}/{digest(json.dumps(self.versions()))}", stage, seconds=seconds)
 
     def _commit(self, shard: str, tables: Mapping[str, int | None], also: Sequence[str] = ()) -> None:
         for name, n_rows in tables.items():
@@ -304,7 +311,7 @@ class Store:
         Versions before this one keep the old files. Returns whether it was done: not if another process was first.
         """
         now, table = int(time.time() * 1000), self._table(name)
-        if not set(old) <= set(self.logged(name)):
+        if not set(old) <= set(self._logged(name, table)):
             return False
         removed = [RemoveAction(path.split("/", 1)[1], data_change=not new, deletion_timestamp=now) for path in old]
         adds = [self.added(path, data_change=False) for path in new]
@@ -375,6 +382,11 @@ class Store:
         )
 
 
+def snapshot_id(shard: str) -> str:
+    """The id of the snapshot that a shard of this name is."""
+    return digest("snapshot", shard)[:12]
+
+
 def _span(footer: pq.FileMetaData, column: str) -> dict[str, dict[str, Any]]:
     """The least and greatest value of a column, as Delta's log has them; nothing if a row has none."""
     place = footer.schema.to_arrow_schema().names.index(column)
@@ -404,5 +416,8 @@ def _absent(there: files.Files) -> bool:
     return not there.names()
 
 
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+def _write_marker(there: files.Files) -> None:
+    def write(path: Path) -> None:
+        path.write_bytes(marker.Marker().dump())
+
+    there.make(MARKER, write)

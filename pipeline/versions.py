@@ -8,13 +8,11 @@ from datetime import UTC, datetime
 import duckdb
 import pyarrow as pa
 
-from pipeline import db
-from pipeline.store import Store, Versions
+from pipeline import commits, db
+from pipeline.store import NAMES, Store, Versions
 from schemas import TABLES, UserError, check_name
 
 NOW = "now"
-# They name states; they are none of a state's contents.
-NAMES = ("snapshots", "labels")
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,8 @@ def resolve(store: Store, at: str | None) -> State:
 def _freed(store: Store, state: State) -> str | None:
     """A file that the state needs and the archive no longer has; files it shares with the present state are not asked."""
     for name, version in state.versions.items():
+        if commits.is_newest(store.files, name, version):
+            continue
         older = set(store.shards(name, version)) - set(store.shards(name))
         if older and (freed := older - set(store.files.listing(name))):
             return min(freed)
@@ -141,7 +141,7 @@ def diff(a: Store, at_a: State, b: Store, at_b: State) -> Iterator[Difference]:
 
 
 def _difference(connection: duckdb.DuckDBPyConnection, name: str, n_common: int) -> Difference:
-    key = ", ".join(f'"{column}"' for column in TABLES[name].key)
+    key = db.key(name)
     # Hashes of whole rows instead of the rows: a table of token lists is not held in memory.
     a, b = (f"SELECT {key}, hash({side}) AS row FROM {side}" for side in "ab")
     found = connection.execute(

@@ -12,11 +12,11 @@ from pipeline import compaction, db, versions
 from pipeline.layout import shard_file
 from pipeline.parquet import write_parquet
 from pipeline.repeat import repeat
-from pipeline.store import Store
+from pipeline.store import NAMES, Store
 from schemas import TABLES, UserError
 from tests.conftest import REVAL, environment, invoke, refused
 
-DATA = [name for name in TABLES if name not in versions.NAMES]
+DATA = [name for name in TABLES if name not in NAMES]
 
 
 def answers(store: Store, at: str | None = None) -> dict[str, list]:

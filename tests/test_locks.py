@@ -81,6 +81,23 @@ def test_within_one_process_too(trained, archive) -> None:
         pass
 
 
+@pytest.mark.usefixtures("warm")
+def test_questions_are_made_by_one_at_a_time(trained, archive, monkeypatch) -> None:
+    """`init` and `evaluate` hold the lock under which a run makes them."""
+    seen = []
+
+    def ensure(*asked: object) -> None:
+        with pytest.raises(locks.Held), Store(archive).lock("base", wait=False):
+            pass
+        seen.append(asked)
+
+    monkeypatch.setattr("pipeline.prompts.ensure", ensure)
+    words = [word for key, value in trained.settings.items() for word in ("--set", f"{key}={value}")]
+    invoke("init", "-a", str(archive), *words)
+    invoke("evaluate", "arithmetic-0002", "-a", str(archive), *words)
+    assert len(seen) == 2
+
+
 def test_a_lock_waits_for_its_holder(archive) -> None:
     """Who waits says once for whom, and has the lock as soon as the other is through."""
     one, two, order = Store(archive), Store(archive), []

@@ -36,6 +36,20 @@ def test_a_state_has_an_id_labels_and_times(trained, archive) -> None:
         versions.resolve(store, "1999-12-31")
 
 
+def test_tables_that_have_not_changed_since_are_not_opened(archive, monkeypatch) -> None:
+    """To find out whether a state can be read still; opening a table is most of the time of a small question."""
+    (newest,) = db.query(Store(archive), "newest_snapshot")["snapshot_id"].to_pylist()
+    opened, real = [], Store.at
+    monkeypatch.setattr(Store, "at", lambda self, name, *version: opened.append(name) or real(self, name, *version))
+    store = Store(archive)
+    versions.resolve(store, newest)
+    assert set(opened) == {"snapshots", "labels"}
+    store.write("more", {"verdicts": db.connect(store).sql("SELECT * FROM verdicts LIMIT 1").to_arrow_table()})
+    opened.clear()
+    versions.resolve(Store(archive), newest)
+    assert set(opened) == {"snapshots", "labels", "verdicts"}
+
+
 def test_a_label_names_one_snapshot_for_ever(trained, archive) -> None:
     where = ("--archive", str(archive))
     assert invoke("tag", trained.first, "good", *where).stdout == f"good is snapshot {trained.first}\n"

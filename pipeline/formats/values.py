@@ -7,7 +7,7 @@ which column, what stands there and, where there is one, the way out.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,12 +223,7 @@ def token_ids(name: str, value: Any) -> Array | None:
     Raises:
         BadRow: they are none.
     """
-    found = _array(name, value)
-    if found is None or not len(found):
-        return None if found is None else found.astype(np.int32)
-    if found.dtype.kind not in "iu" or found.min() < 0 or found.max() > LARGEST_TOKEN_ID:
-        raise BadRow(f"{name} is {shown(value)}, not a list of token ids")
-    return found.astype(np.int32)
+    return _list(name, value, "token ids", _are_token_ids, np.int32)
 
 
 def logprobs(name: str, value: Any) -> Array | None:
@@ -237,12 +232,22 @@ def logprobs(name: str, value: Any) -> Array | None:
     Raises:
         BadRow: they are none.
     """
+    return _list(name, value, "log-probabilities", _are_logprobs, np.float32)
+
+
+def _are_token_ids(found: Array) -> bool:
+    return found.dtype.kind in "iu" and bool(found.min() >= 0 and found.max() <= LARGEST_TOKEN_ID)
+
+
+def _are_logprobs(found: Array) -> bool:
+    return found.dtype.kind in "iuf" and bool(np.isfinite(found).all() and found.max() <= LARGEST_LOGPROB)
+
+
+def _list(name: str, value: Any, what: str, fits: Callable[[Array], bool], kind: type) -> Array | None:
     found = _array(name, value)
-    if found is None or not len(found):
-        return None if found is None else found.astype(np.float32)
-    if found.dtype.kind not in "iuf" or not np.isfinite(found).all() or found.max() > LARGEST_LOGPROB:
-        raise BadRow(f"{name} is {shown(value)}, not a list of log-probabilities")
-    return found.astype(np.float32)
+    if found is not None and len(found) and not fits(found):
+        raise BadRow(f"{name} is {shown(value)}, not a list of {what}")
+    return None if found is None else found.astype(kind)
 
 
 def _array(name: str, value: Any) -> Array | None:
