@@ -1,5 +1,6 @@
 """The `reval` command: training, asking, serving. Imports wait until a command needs them."""
 
+import json
 import os
 import sys
 from contextlib import closing
@@ -91,22 +92,39 @@ def retrain(
     run: RunName = None,
     policy: Annotated[str | None, typer.Option(help="Policy to start from. Default: the recipe's base policy.")] = None,
     at: At = None,
-    archive: Archive = DEFAULT_ARCHIVE,
+    from_run: Annotated[list[str] | None, typer.Option(help="Only rollouts of this run. Repeatable.")] = None,
+    from_policy: Annotated[list[str] | None, typer.Option(help="Only rollouts of this policy. Repeatable.")] = None,
+    where: Annotated[
+        str, typer.Option(help="Only rollouts for which this is true: SQL over the view rollouts, as behind WHERE.")
+    ] = "",
+    archives: Annotated[
+        list[str] | None,
+        typer.Option("--archive", "-a", help="The archive. More of them: their rollouts come in first; ARCHIVE@LABEL."),
+    ] = None,
     set_: Set = None,
     verbose: Verbose = False,
 ) -> None:
-    """Train a new policy from the archived rollouts of every run. No engine, not one new token."""
+    """Train a new policy from archived rollouts, of every run unless you say which. No engine, not one new token.
+
+    `--set replay.rule=keep_correct` chooses how they are drawn; `reval plan --help` knows the rules.
+    """
     from flows.server import reporting
+    from pipeline.join import bring_archives
     from pipeline.recipes import RETRAIN, load
     from pipeline.run import check
     from pipeline.store import Store
 
-    config = load(recipe, set_ or [], defaults=RETRAIN)
+    archive, *others = archives or [DEFAULT_ARCHIVE]
+    chosen = {"runs": from_run, "policies": from_policy, "where": where}
+    lines = [f"retrain.{name}={json.dumps(value, ensure_ascii=False)}" for name, value in chosen.items() if value]
+    lines = [*(set_ or []), *lines]
+    config = load(recipe, lines, defaults=RETRAIN)
+    bring_archives(archive, others, at, config.runtime.storage)
     check("retrain", config, archive, name=run, policy_id=policy, at=at)
     with reporting():
         from flows.retrain import retrain as flow
 
-        run_id = flow(recipe, passes, run, policy, at, set_ or [], archive, verbose)
+        run_id = flow(recipe, passes, run, policy, at, others, lines, archive, verbose)
     newest = f"SELECT policy_id FROM progress WHERE run_id = '{run_id}' ORDER BY iteration DESC LIMIT 1"
     from pipeline import db
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from flows.oneline import errors_on_one_line
 from flows.report import iterations as each_pass
 from flows.tasks import draw, reference, train
+from pipeline.join import bring_archives
 from pipeline.layout import ARCHIVE
 from pipeline.recipes import RETRAIN, Overrides, load
 from pipeline.run import open_run
@@ -23,6 +24,7 @@ def retrain(
     run: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None,
     policy: str | None = None,
     at: str | None = None,
+    more_archives: list[str] = [],  # noqa: B006  like overrides
     overrides: Overrides = {},  # noqa: B006  Prefect shows the default in its form; nothing changes it
     archive: str | None = None,
     verbose: bool = False,
@@ -35,11 +37,13 @@ def retrain(
         run: the new run's name. Default: the unfinished one of these settings, or else a new one.
         policy: the policy to start from. Default: the recipe's base policy.
         at: the state of the archive to draw from: a snapshot, a label, or a time. Default: as it is when the run begins.
+        more_archives: others whose rollouts are brought into the archive first, each as it is now or ARCHIVE@LABEL.
         overrides: settings on top of the recipe, by dotted name: {"replay.window_trajectories": 5120}.
         archive: the archive's folder. Default: REVAL_ARCHIVE, or `archive` where the flow runs.
         verbose: let the trainer print what it prints.
     """
     settings = load(recipe, overrides, iterations=passes, defaults=RETRAIN)
+    bring_archives(archive or ARCHIVE, more_archives, at, settings.runtime.storage)
     with open_run("retrain", settings, archive or ARCHIVE, name=run, policy_id=policy, at=at, verbose=verbose) as this:
         for i in each_pass(this):
             draw(this, i)

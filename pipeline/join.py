@@ -15,7 +15,7 @@ that went on has other tokens under the same ids; those of this archive stay, an
 
 import datetime
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -27,7 +27,7 @@ import pyarrow as pa
 from pipeline import db, fetch, layout, versions
 from pipeline.imports import SHARD_ROWS, ask
 from pipeline.layout import shard_file
-from pipeline.progress import bar
+from pipeline.progress import bar, log
 from pipeline.store import Store
 from schemas import TABLES, UserError, as_name, digest
 from schemas.enums import Imported
@@ -46,6 +46,25 @@ class Brought:
     already: bool  # the state had been imported before
     n_added: int
     n_known: int
+
+
+def bring_archives(archive: str, others: Sequence[str], at: str | None, options: Mapping[str, str]) -> None:
+    """Brings the rollouts of others, each named ARCHIVE or ARCHIVE@STATE, into an archive; says how many came.
+
+    Args:
+        at: a state of the archive itself that something is going to draw from.
+        options: storage options, the same for all.
+
+    Raises:
+        UserError: that state cannot have what is brought now; or see `bring_archive`.
+    """
+    if others and at is not None:
+        raise UserError(f"--at {at} names a state of {archive} before others came in; write ARCHIVE@{at} for theirs")
+    for text in others:
+        address, found, state = text.rpartition("@")
+        where = address if found else text
+        done = bring_archive(Store(archive, options), Store(where, options), state if found else None)
+        log.info("%s: %s rollouts brought in, %s were here", where, f"{done.n_added:,}", f"{done.n_known:,}")
 
 
 def bring_archive(store: Store, other: Store, at: str | None) -> Brought:

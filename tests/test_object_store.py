@@ -196,7 +196,10 @@ def test_a_stale_cache_is_not_used(uploaded) -> None:
 
 
 def references(*names: str) -> pa.Table:
-    rows = [{"trajectory_id": n, "reference_id": "r", "ref_logprob_sum": -1.0, "ref_value": 1.0} for n in names]
+    rows = [
+        {"trajectory_id": n, "reference_id": "r", "ref_logprob_sum": -1.0, "ref_value": 1.0, "pass_id": None}
+        for n in names
+    ]
     return pa.Table.from_pylist(rows, TABLES["references"].schema)
 
 

@@ -25,6 +25,7 @@ def references(*names: str) -> pa.Table:
             "reference_id": ["r"] * len(names),
             "ref_logprob_sum": [-1.0] * len(names),
             "ref_value": [1.0] * len(names),
+            "pass_id": [None] * len(names),
         }
     )
 
@@ -38,6 +39,7 @@ def verdicts(*names: str) -> pa.Table:
             "reward": [0.0] * len(names),
             "extracted_answer": pa.array([None] * len(names), pa.string()),
             "seconds": [0.0] * len(names),
+            "iteration": [1] * len(names),
         }
     )
 
