@@ -209,7 +209,9 @@ def _update(
         if part.n_draws != EVERYTHING and len(drawn) < part.n_draws:
             there = db.rows(connection, "can_be_picked", youngest=part.youngest)["n_rows"][0].as_py()
             if there < part.n_draws:
-                short.append(f"update {part.update + 1}: {there:,} of the {part.n_draws:,} rows asked for ({part.rule})")
+                short.append(
+                    f"update {part.update + 1} asks for {part.n_draws:,} rows of {part.rule} and {there:,} can be drawn"
+                )
         weights = importance(drawn["chance"].to_pylist(), exponent)
         found += [
             {
@@ -243,11 +245,11 @@ def _tell(short: Sequence[str], if_short: str, where: str) -> None:
     Raises:
         UserError: the recipe says to stop.
     """
-    first = short[0] + (f", and {len(short) - 1} more like it" if len(short) > 1 else "")
+    first = short[0] + (f" ({len(short) - 1} more are short too)" if len(short) > 1 else "")
     if if_short == "refuse":
         raise UserError(
-            f"{where}, {first} can be drawn; --set replay.if_short=smaller makes smaller updates of them, "
+            f"{where}: {first}; --set replay.if_short=smaller makes smaller updates of them, "
             "or make replay.batch_trajectories smaller"
         )
     becomes = "it is smaller" if if_short == "smaller" else "it waits for more, and is left out"
-    log.info("%s, %s can be drawn; %s (replay.if_short)", where, first, becomes)
+    log.info("%s: %s; %s (replay.if_short)", where, first, becomes)

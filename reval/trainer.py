@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -265,7 +266,7 @@ def _by_update(draws: pa.Table) -> list[pa.Table]:
     """The draws cut into updates; they come sorted."""
     numbers = draws["update"].to_pylist()
     starts = [i for i, number in enumerate(numbers) if i == 0 or number != numbers[i - 1]]
-    return [draws.slice(a, b - a) for a, b in zip(starts, [*starts[1:], len(numbers)], strict=True)]
+    return [draws.slice(a, b - a) for a, b in pairwise([*starts, len(numbers)])]
 
 
 def _batches(rollouts: pa.Table, drawn: list[int], budget: int) -> Iterator[tuple[list[int], Batch]]:

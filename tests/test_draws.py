@@ -382,7 +382,7 @@ class TestTooFewRows:
         assert {row["update"] for row in draw(both, order=self.few)} == {0}
 
     def test_stopping(self) -> None:
-        with pytest.raises(UserError, match="pass p, update 1: 10 of the 24 rows asked for"):
+        with pytest.raises(UserError, match="pass p: update 1 asks for 24 rows of fifo and 10 can be drawn"):
             draw(of_rule("fifo", if_short="refuse"), order=self.few)
 
     def test_a_group_that_does_not_fit_is_no_shortage(self) -> None:

@@ -201,7 +201,12 @@ def test_a_reference_is_computed_once_whoever_asks(trained, archive, children, m
 
     monkeypatch.setattr(Worker, "call", call)
     # Every rollout in every update, and no reset: what the first asks for, the second asks for again.
-    how = {"train.reset_every_iterations": 0, "replay.batch_trajectories": 96, "replay.updates_per_iteration": 1}
+    how = {
+        "train.reset_every_iterations": 0,
+        "replay.window_trajectories": "all",
+        "replay.batch_trajectories": 96,
+        "replay.updates_per_iteration": 1,
+    }
     before = db.connect(Store(archive)).execute('SELECT count(*) FROM "references"').fetchone()[0]
     with retrain(trained, archive, 2, name="one", overrides=how) as run:
         base = run.base_policy_id
@@ -256,10 +261,11 @@ def run_one(run: Any, iteration: int) -> None:
     train.train(run, iteration)
 
 
+BIG = {"replay.batch_trajectories": 1000, "replay.window_trajectories": "all"}
 MISTAKES = {
     "more rows than there are": (
-        {"replay.batch_trajectories": 1000},
-        "96 of the 1,000 rows asked for (fifo) can be drawn",
+        BIG,
+        "asks for 1,000 rows of fifo and 96 can be drawn",
     ),
     "a window smaller than an update": ({"replay.window_trajectories": 20}, "smaller than an update"),
     "shares that do not sum": (
@@ -275,7 +281,10 @@ MISTAKES = {
         {"replay.rule": "custom", "replay.custom.weight": "verdict"},
         "is varchar, not a number",
     ),
-    "weights of nothing": ({"replay.rule": "custom", "replay.custom.weight": "0"}, "takes none of 96 rollouts"),
+    "weights of nothing": (
+        {"replay.rule": "custom", "replay.custom.weight": "0"},
+        "asks for 40 rows of custom and 0 can be drawn",
+    ),
     "an empty condition": ({"retrain.where": "reward = 7"}, "is true of none of 96 rollouts"),
     "a condition that is none": ({"retrain.where": "rewrad = 1"}, "rewrad"),
     "a condition by chance": ({"retrain.where": "random() < 0.5"}, "random() gives another answer every time"),
