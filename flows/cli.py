@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 import flows.archive  # its commands
-import flows.exchange  # noqa: F401  and those of `reval import` and `export`
+import flows.exchange  # those of `reval import` and `export`
+import flows.plan  # noqa: F401  and `reval plan`
 from flows.app import DEFAULT_ARCHIVE, Archive, At, Recipe, RunName, Set, Verbose, app, command, myself, print_table
 
 

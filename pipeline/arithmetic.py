@@ -21,6 +21,7 @@ from schemas.enums import Split
 
 N_HELDOUT = 400
 CHARACTERS = "0123456789+-=\\{} boxed"
+WORDS = ["<pad>", "<eos>", "<unk>", *dict.fromkeys(CHARACTERS)]
 
 # Measured choices; see benchmarks/LOG.md.
 HIDDEN, LAYERS, HEADS, INTERMEDIATE, CONTEXT = 128, 2, 4, 384, 64
@@ -153,8 +154,7 @@ def make_tokenizer() -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = ["<pad>", "<eos>", "<unk>", *dict.fromkeys(CHARACTERS)]
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     backend.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
@@ -165,6 +165,12 @@ def make_tokenizer() -> Any:
         model_max_length=CONTEXT,
         clean_up_tokenization_spaces=False,
     )
+
+
+def n_parameters() -> int:
+    """Number of weights of the model, without making it."""
+    attention, mlp, norms = 4 * HIDDEN**2 + 3 * HIDDEN, 3 * HIDDEN * INTERMEDIATE, 2 * HIDDEN
+    return 2 * len(WORDS) * HIDDEN + LAYERS * (attention + mlp + norms) + HIDDEN
 
 
 def make_model(tokenizer: Any, seed: int, **changes: Any) -> Any:

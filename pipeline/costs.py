@@ -1,0 +1,96 @@
+"""What a planned run will cost: disk, memory, and how often its rollouts had best be used, from what was measured.
+
+No weights are loaded and no hub is asked. Bytes are of this archive's own layout (benchmarks/LOG.md).
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+
+from pipeline import arithmetic, db
+from pipeline.policies import EMBEDDED
+from pipeline.store import Store
+from reval.config import Config
+
+# Measured, on disk. Text, prompt and id of a response are what it takes beside its own ids and log-probs.
+IDS_AND_LOGPROBS_BYTES, TEXT_BYTES = 4.8, 1.1  # a response token
+ROLLOUT_BYTES = 67  # its rows of trajectories and verdicts
+DRAW_BYTES = 84  # its rows of draws, updates and references
+# float32. The trainer holds weights, gradient and two moments; a policy is kept as weights, and its moments beside.
+WEIGHTS_BYTES, MOMENTS_BYTES, TRAINER_BYTES = 4, 8, 16
+# How staleness adds to the gradient's variance, and how alike two uses of a rollout are: what arXiv 2604.08706 takes.
+ALPHA, RHO = 0.25, 0.3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an archive says of runs like the planned one. Null: it has none that could say."""
+
+    n_responses: int = 0
+    response_tokens: float | None = None  # mean
+    n_parameters: int | None = None
+    n_iterations: int = 0  # finished ones, which the seconds are of
+    generate_seconds: float | None = None  # a rollout
+    train_seconds: float | None = None  # a draw
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Bytes at the end of the run, and while it trains. Null: the number of parameters is not known."""
+
+    archive: float
+    weights: float | None
+    moments: float | None
+    trainer: float | None
+
+
+def measured(store: Store, config: Config, *, any_run: bool) -> Measured:
+    """What the archive says of runs of this recipe or this base policy; with `any_run`, else of whatever runs it has."""
+    found = db.query(store, "plan_measured", recipe=config.recipe, base=config.policy.base, any_run=any_run)
+    return Measured(**found.to_pylist()[0])
+
+
+def costs(n_rollouts: int, n_draws: int, response_tokens: float, iterations: int, n_parameters: int | None) -> Costs:
+    """What a run adds to an empty archive, evaluations left out, and what its trainer holds, activations left out."""
+    a_rollout = response_tokens * (IDS_AND_LOGPROBS_BYTES + TEXT_BYTES) + ROLLOUT_BYTES
+    archive = n_rollouts * a_rollout + n_draws * DRAW_BYTES
+    if n_parameters is None:
+        return Costs(archive, None, None, None)
+    kept = iterations * n_parameters
+    return Costs(archive, kept * WEIGHTS_BYTES, kept * MOMENTS_BYTES, n_parameters * TRAINER_BYTES)
+
+
+def parameters(base: str, found: Measured) -> tuple[int | None, str]:
+    """The number of weights of a base policy, and how it is known; null: it is not."""
+    if base == EMBEDDED:
+        return arithmetic.n_parameters(), "the embedded model's"
+    if found.n_parameters is not None:
+        return found.n_parameters, "from the archive"
+    folder = Path(base).expanduser()
+    if folder.is_dir() and (n := _n_weights(folder)):
+        return n, "from its weights' headers"
+    if named := re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", folder.name.lower()):
+        return round(float(named[1]) * {"b": 1e9, "m": 1e6}[named[2]]), f"from its name, {folder.name}"
+    return None, f"not known: policy.base = {base!r} is no folder with weights, and its name does not say it"
+
+
+def _n_weights(folder: Path) -> int:
+    """Number of weights in a folder's safetensors files; without torch, for which `reval.model.n_weights` would wait."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "numpy") as file:
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total
+
+
+def best_replay(mu: float, alpha: float = ALPHA, rho: float = RHO) -> tuple[float, float]:
+    """Meta's optimum for uniform FIFO replay (arXiv 2604.08706): the replay ratio y* and the staleness horizon x*.
+
+    Args:
+        mu: the cost of generating a rollout over that of one forward and backward pass on it.
+    """
+    y = (-alpha + math.sqrt(alpha**2 + mu * rho * (1 - 2 * alpha))) / rho
+    return y, y**2 / (2 * alpha * (mu + y))

@@ -1,0 +1,33 @@
+-- Inputs: recipe, base (policy.base), any_run. One row: what the archive says of runs like a planned one; null: nothing.
+-- Like it are runs of its recipe or of its base policy; with any_run, where there are none, all. Seconds are medians over
+-- iterations: the first has an engine and a trainer to start.
+WITH begun AS (
+    SELECT run_id, recipe, base_policy_id, json_extract_string(config, '$.policy.base') AS base FROM runs
+),
+alike AS (
+    SELECT run_id FROM begun WHERE recipe = $recipe OR base = $base
+),
+made AS (
+    SELECT run_id, iteration, n_response_tokens
+    FROM trajectories
+    WHERE run_id IN (FROM alike) OR ($any_run AND NOT EXISTS (FROM alike))
+),
+generated AS (
+    SELECT run_id, iteration, count(*) AS n FROM made GROUP BY ALL
+),
+times AS (
+    SELECT s.seconds / g.n AS generate_seconds, p.seconds / p.n_draws AS train_seconds
+    FROM generated g
+    JOIN snapshots s ON s.run_id = g.run_id AND s.iteration = g.iteration AND s.stage = 'generate'
+    JOIN passes p ON p.run_id = g.run_id AND p.iteration = g.iteration AND p.n_draws > 0
+)
+SELECT
+    (SELECT count(*) FROM made WHERE n_response_tokens > 0) AS n_responses,
+    (SELECT avg(n_response_tokens) FROM made WHERE n_response_tokens > 0) AS response_tokens,
+    (
+        SELECT max(n_parameters) FROM policies WHERE policy_id IN (SELECT base_policy_id FROM begun WHERE base = $base)
+    ) AS n_parameters,
+    count(*) FILTER (generate_seconds IS NOT NULL) AS n_iterations,
+    median(generate_seconds) AS generate_seconds,
+    median(train_seconds) FILTER (generate_seconds IS NOT NULL) AS train_seconds
+FROM times
