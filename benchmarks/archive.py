@@ -4,21 +4,13 @@ python -m benchmarks.archive [append|tokens|open|query|fetch ...] [--rows 100000
 """
 
 import argparse
-import json
 import os
-import platform
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import duckdb
@@ -27,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import rollouts
+from benchmarks.measure import N_THREADS, Timer, fresh, peak_bytes, say, where
 from pipeline import db, fetch, versions
 from pipeline.files import sync
 from pipeline.layout import shard_file
@@ -41,7 +34,6 @@ WANTED = 1024
 REPEATS = 7
 QUERY = "SELECT policy_id, avg(reward) AS reward FROM {} GROUP BY ALL ORDER BY ALL"
 SOURCES = {"trajectories ⋈ verdicts": "trajectories JOIN verdicts USING (trajectory_id)", "view rollouts": "rollouts"}
-N_THREADS = len(os.sched_getaffinity(0))
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -65,11 +57,8 @@ def main(words: Sequence[str] | None = None) -> None:
         if not options.what or {"append", "tokens", "fetch"} & set(options.what):
             found = rollouts.realistic(options.folder or Path(scratch), options.train)
         pool = rollouts.made_up(chance) if found is None else found
-        print(
-            f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {N_THREADS} of {os.cpu_count()} CPUs, {platform.machine()} · "
-            f"Python {platform.python_version()}, pyarrow {pa.__version__}, duckdb {duckdb.__version__} · "
-            f"token rows {'MADE UP' if found is None else 'sampled from a model'}"
-        )
+        made = "MADE UP" if found is None else "sampled from a model"
+        print(f"{where(f'pyarrow {pa.__version__}', f'duckdb {duckdb.__version__}')} · token rows {made}")
         for name in options.what or MEASURES:
             print(f"{name}: {(MEASURES[name].__doc__ or '').strip()} Load {os.getloadavg()[0]:.1f}.")
             with tempfile.TemporaryDirectory(dir=scratch) as folder:
@@ -86,52 +75,6 @@ class Work:
     pool: pa.Table
     realistic: bool
     chance: np.random.Generator
-
-
-def say(
-    what: str, measured: str, peer: str, ratio: float | None = None, target: str = "", met: bool | None = None
-) -> None:
-    """A line: what, measured, the limit or peer, how many times it ours is, the target, met or not."""
-    verdict = "" if met is None else "met" if met else "MISSED"
-    times = "" if ratio is None else f"{ratio:.2f}"
-    print(f"{what:<46} {measured:>40} {peer:>47} {times:>6} {target:>11} {verdict}".rstrip(), flush=True)
-
-
-class Timer:
-    """Wall and processor seconds of blocks, by name."""
-
-    def __init__(self) -> None:
-        self.wall: dict[str, list[float]] = {}
-        self.cpu: dict[str, list[float]] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        wall, cpu = time.perf_counter(), time.process_time()
-        yield
-        self.cpu.setdefault(name, []).append(time.process_time() - cpu)
-        self.wall.setdefault(name, []).append(time.perf_counter() - wall)
-
-    def __getitem__(self, name: str) -> float:
-        return median(self.wall[name])
-
-    def text(self, name: str) -> str:
-        return f"{name} {1000 * self[name]:,.0f} ms (cpu {1000 * median(self.cpu[name]):,.0f})"
-
-
-def fresh(child: Callable[..., dict[str, Any]], *words: object) -> dict[str, Any]:
-    """What `child` of this module returns in a new process, and as `process` the seconds from its start to its end."""
-    began = time.perf_counter()
-    program = f"import json, sys; from {__spec__.name} import {child.__name__} as f; print(json.dumps(f(*sys.argv[1:])))"
-    done = subprocess.run(
-        [sys.executable, "-c", program, *map(str, words)], stdout=subprocess.PIPE, check=True, text=True
-    )
-    return {**json.loads(done.stdout), "process": time.perf_counter() - began}
-
-
-def peak_bytes() -> int:
-    """Peak memory of this process. Not ru_maxrss: a child starts with its parent's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def append(work: Work) -> None:
@@ -209,8 +152,9 @@ def open_(work: Work) -> None:
     with bar("commits") as progress:
         for k in range(work.commits):
             rows = rollouts.bare(GROUP, work.chance)
-            store.write(f"g{k}", {"responses": rows, "trajectories": rollouts.trajectories(rows, k, work.chance)})
-            store.write(f"s{k}", {"verdicts": rollouts.verdicts(rows, work.chance)})
+            made = rollouts.trajectories(rows, k, work.chance)
+            store.write(f"g{k}", {"responses": rows, "trajectories": made})
+            store.write(f"s{k}", {"verdicts": rollouts.verdicts(made, work.chance)})
             name = store.snapshot(f"n{k}", "score", run_id="run", iteration=k)
             if k == work.commits // 2:
                 versions.tag(store, name, label)
@@ -246,8 +190,8 @@ def query(work: Work) -> None:
 
     def make(number: int, n: int) -> dict[str, pa.Table]:
         rows = rollouts.bare(n, work.chance)
-        made = {"responses": rows, "trajectories": rollouts.trajectories(rows, number, work.chance)}
-        return {**made, "verdicts": rollouts.verdicts(rows, work.chance)}
+        made = rollouts.trajectories(rows, number, work.chance)
+        return {"responses": rows, "trajectories": made, "verdicts": rollouts.verdicts(made, work.chance)}
 
     _fill(store, work.rows, make, "trajectories")
     store.write("rest", {"prompts": rollouts.prompts(), **rollouts.runs(-(-work.rows // SHARD))})

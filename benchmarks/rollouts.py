@@ -80,7 +80,7 @@ def trajectories(rows: pa.Table, number: int, chance: np.random.Generator) -> pa
 
 
 def verdicts(rows: pa.Table, chance: np.random.Generator) -> pa.Table:
-    """One verdict for each trajectory, two in five of them right."""
+    """One verdict for each row of trajectories, two in five of them right."""
     n, right = len(rows), chance.random(len(rows)) < 0.4
     columns = {
         "trajectory_id": rows["trajectory_id"],
@@ -89,6 +89,7 @@ def verdicts(rows: pa.Table, chance: np.random.Generator) -> pa.Table:
         "reward": right.astype(float),
         "extracted_answer": chance.integers(0, 1000, n).astype(str),
         "seconds": chance.random(n) / 100,
+        "iteration": rows["iteration"],
     }
     return pa.table(columns, TABLES["verdicts"].schema)
 

@@ -107,7 +107,6 @@ def opened(store: Store, scope: Scope, settings: Replay) -> duckdb.DuckDBPyConne
     oldest = 0 if settings.max_age_iterations is None else max(0, now - settings.max_age_iterations)
     wanted = expressions.wanted(store, scope.versions, scope.among.where) if scope.among.where.strip() else None
     window = settings.window_trajectories
-    share = settings.keep_correct.share if "keep_correct" in settings.rules() else 0.0
     span = now + 1 if window == "all" else window // scope.per_iteration + 1
     while True:
         since = max(oldest, now - span + 1)
@@ -123,11 +122,18 @@ def opened(store: Store, scope: Scope, settings: Replay) -> duckdb.DuckDBPyConne
         history = _history(store, scope, since) if settings.rules() & LOOKING_BACK else NO_HISTORY
         connection.register("history", history)
         view(connection, scope.baseline, scope.beta)
-        if since <= oldest or window == "all":
-            return connection
-        if db.rows(connection, "window_is_full", window_trajectories=window, share=share)["is_full"][0].as_py():
+        if since <= oldest or window_is_full(connection, settings):
             return connection
         span *= 2
+
+
+def window_is_full(connection: duckdb.DuckDBPyConnection, settings: Replay) -> bool:
+    """Whether there are so many candidates that older ones would not be in the window."""
+    if settings.window_trajectories == "all":
+        return False
+    share = settings.keep_correct.share if "keep_correct" in settings.rules() else 0.0
+    how = {"window_trajectories": settings.window_trajectories, "share": share}
+    return bool(db.rows(connection, "window_is_full", **how)["is_full"][0].as_py())
 
 
 def _since(iteration: int) -> dict[str, Keep]:

@@ -150,19 +150,9 @@ def _see(connection: duckdb.DuckDBPyConnection, config: Config, iteration: int) 
     while True:
         since = max(oldest, iteration - span + 1)
         _make_up(connection, config, iteration, since)
-        if since == oldest or _full(connection, config):
+        if since == oldest or draws.window_is_full(connection, settings):
             return
         span *= 2
-
-
-def _full(connection: duckdb.DuckDBPyConnection, config: Config) -> bool:
-    """Whether there are so many rollouts that older ones would not be in the window."""
-    settings = config.replay
-    if settings.window_trajectories == "all":
-        return False
-    share = settings.keep_correct.share if "keep_correct" in settings.rules() else 0.0
-    how = {"window_trajectories": settings.window_trajectories, "share": share}
-    return bool(db.rows(connection, "window_is_full", **how)["is_full"][0].as_py())
 
 
 def _last_change(config: Config) -> int:
@@ -197,8 +187,8 @@ def _planned(connection: duckdb.DuckDBPyConnection, config: Config, iteration: i
         max_age=max(ages, default=None),
         n_draws_by_age=tuple(ages[age] for age in range(max(ages, default=-1) + 1)),
         oldest=oldest,
-        window_is_full=_full(connection, config),
-        short=said[0].removeprefix(f"pass {pass_id}, ") if said else None,
+        window_is_full=draws.window_is_full(connection, settings),
+        short=said[0].removeprefix(f"pass {pass_id}: ") if said else None,
     )
 
 

@@ -140,7 +140,7 @@ def test_iterations_with_too_few_rows_are_announced(if_short, becomes, updates) 
     found = tiny(**how)
     ((first, last, said),) = found.short
     assert (first, last) == (1, 3)
-    assert said.startswith("update 1: 16 of the 64 rows asked for (fifo), and 1 more like it")
+    assert said.startswith("update 1 asks for 64 rows of fifo and 16 can be drawn (1 more are short too)")
     assert becomes in said
     assert [row.n_updates for row in found.shown[:4]] == [updates] * 3 + [2]
 
@@ -266,7 +266,7 @@ def test_what_a_plan_does_not_know_is_said() -> None:
     short = invoke(
         "plan", *words(TINY), *words({"replay.schedule": "paper_algorithm_1", "replay.batch_trajectories": 64})
     )
-    assert "Iterations 1-3: at first, update 1: 16 of the 64 rows asked for (fifo)" in short.stdout
+    assert "Iterations 1-3: at first, update 1 asks for 64 rows of fifo and 16 can be drawn" in short.stdout
     assert not short.stderr  # what the draws log of it is part of the plan
     never = words({"replay.rule": "custom", "replay.custom.weight": "0 * reward", "replay.schedule": "paper_algorithm_1"})
     assert (
@@ -284,7 +284,7 @@ def test_what_a_plan_does_not_know_is_said() -> None:
         ),
         (
             {"replay.if_short": "refuse", "replay.schedule": "paper_algorithm_1", "replay.batch_trajectories": 64},
-            "update 1: 16 of the 64 rows asked for",
+            "update 1 asks for 64 rows of fifo and 16 can be drawn",
         ),
         ({"replay.rule": "custom", "replay.custom.weight": "random()"}, "another answer every time"),
         ({"replay.rul": "fifo"}, "did you mean replay.rule?"),
