@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipeline import db, versions
+from pipeline.entries import Logged
 from pipeline.layout import is_shard, shard_file
 from pipeline.parquet import read_parquet, write_parquet
-from pipeline.store import NAMES, Logged, Store
+from pipeline.store import NAMES, Store
 from schemas import TABLES, digest
 
 # Files smaller than this are merged, until together they are about as large.

@@ -17,9 +17,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from pipeline.entries import Keep
 from pipeline.files import Folder
 from pipeline.readonly import ReadOnly
-from pipeline.store import NAMES, Keep, Sizes, Store, Versions
+from pipeline.store import NAMES, Sizes, Store, Versions
 from schemas import TABLES, UserError
 
 SQL = Path(__file__).parent / "sql"

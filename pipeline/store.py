@@ -12,19 +12,17 @@ Two processes never write shards of one name at a time: a run's own are under th
 import datetime
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from pipeline import commits, files, marker, torn
+from pipeline import commits, entries, files, marker, torn
 from pipeline.layout import MARKER, Layout, shard_file
 from pipeline.locks import Held
 from pipeline.parquet import write_parquet
@@ -35,19 +33,6 @@ Versions = dict[str, int]
 Sizes = dict[str, int]
 # Tables that name states; they are none of a state's contents, and are only ever read as they are now.
 NAMES = ("snapshots", "labels")
-# Whether a file whose span goes from a least to a greatest value may hold what is wanted.
-Keep = Callable[[Any, Any], bool]
-
-
-class Logged(NamedTuple):
-    """What Delta's log says of a file: bytes, rows, and the least and greatest of its table's span, null if not known."""
-
-    size: int
-    n_rows: int
-    least: Any
-    greatest: Any
-
-
 # Reading a log costs what came after its last checkpoint. Measured over 400 snapshots: 33 ms each at 100 commits, which
 # is Delta's default, 18 ms at 25; at 10 it is 15 ms, and the log grows twice as fast.
 CHECKPOINT_COMMITS = 25
@@ -76,7 +61,7 @@ class Store:
         self._tables: dict[str, DeltaTable] = {}
         self._n_rows: dict[str, tuple[int, int]] = {}
         self._made: dict[str, int] = {}  # the CRC-32 of files made and not committed yet
-        self._past: dict[tuple[str, int], dict[str, Logged]] = {}
+        self._past: dict[tuple[str, int], dict[str, entries.Logged]] = {}
         if self.marker.outdated:
             self._migrate()
 
@@ -185,7 +170,7 @@ class Store:
         """The newest version of every table except snapshots, which names the others' versions."""
         return {name: self._table(name).version() for name in TABLES if name != "snapshots"}
 
-    def shards(self, name: str, version: int | None = None, *, keep: Keep | None = None) -> Sizes:
+    def shards(self, name: str, version: int | None = None, *, keep: entries.Keep | None = None) -> Sizes:
         """Paths of the Parquet files that make up a table, with their bytes, in the same order every time.
 
         Args:
@@ -194,23 +179,16 @@ class Store:
         logged = sorted(self.logged(name, version).items())
         return {path: file.size for path, file in logged if keep is None or file.least is None or keep(*file[2:])}
 
-    def logged(self, name: str, version: int | None = None) -> dict[str, Logged]:
+    def logged(self, name: str, version: int | None = None) -> dict[str, entries.Logged]:
         """What the log says of a table's files, by path."""
         if version is not None and (name, version) in self._past:  # which never changes
             return self._past[name, version]
         table = self._table(name)
         if version is None:
-            return self._logged(name, table)
-        found = self._logged(name, table if version == table.version() else self.at(name, version))
+            return entries.logged(table, name)
+        found = entries.logged(table if version == table.version() else self.at(name, version), name)
         self._past[name, version] = found
         return found
-
-    def _logged(self, name: str, table: DeltaTable) -> dict[str, Logged]:
-        adds = pa.table(table.get_add_actions(flatten=True))
-        span = TABLES[name].span
-        columns = ("path", "size_bytes", "num_records", f"min.{span}", f"max.{span}")
-        values = (adds[c].to_pylist() if c in adds.column_names else [None] * len(adds) for c in columns)
-        return {f"{name}/{path}": Logged(*rest) for path, *rest in zip(*values, strict=True)}
 
     def n_rows(self, name: str, version: int) -> int:
         """Rows of a table at its newest version, which `version` is, as its log has them."""
@@ -291,7 +269,7 @@ class Store:
         Raises:
             UserError: the lock that allowed it was lost to another process.
         """
-        adds: list[AddAction | RemoveAction] = [self.added(path, n_rows) for path, n_rows in paths.items()]
+        adds: list[AddAction | RemoveAction] = [entries.entry(self.files, path, n_rows) for path, n_rows in paths.items()]
         transactions = [Transaction(shard, 1) for shard in shards]
         for attempt in range(ATTEMPTS):
             table = self._table(name)
@@ -311,10 +289,10 @@ class Store:
         Versions before this one keep the old files. Returns whether it was done: not if another process was first.
         """
         now, table = int(time.time() * 1000), self._table(name)
-        if not set(old) <= set(self._logged(name, table)):
+        if not set(old) <= set(entries.logged(table, name)):
             return False
         removed = [RemoveAction(path.split("/", 1)[1], data_change=not new, deletion_timestamp=now) for path in old]
-        adds = [self.added(path, data_change=False) for path in new]
+        adds = [entries.entry(self.files, path, data_change=False) for path in new]
         try:
             # Delta does not mind the same file being removed twice, and would double its rows; it does mind this id.
             self._transact(table, name, [*adds, *removed], [Transaction("replace", 1)])
@@ -362,38 +340,10 @@ class Store:
         """The names of all shards that make up a table at a version."""
         return commits.transactions(self.files, name, version)
 
-    def added(self, path: str, n_rows: int | None = None, *, data_change: bool = True) -> AddAction:
-        """What the log says of a file; null n_rows: as many as it has."""
-        size = self.files.size(path)
-        assert size is not None, path
-        span = TABLES[path.split("/", 1)[0]].span
-        stats: dict[str, Any] = {"numRecords": n_rows}
-        if n_rows is None or span is not None:
-            with self.files.open(path) as file:
-                footer = pq.read_metadata(file)
-            stats = {"numRecords": footer.num_rows} | (_span(footer, span) if span else {})
-        return AddAction(
-            path.split("/", 1)[1],
-            size,
-            partition_values={},
-            modification_time=int(time.time() * 1000),
-            data_change=data_change,
-            stats=json.dumps(stats),
-        )
-
 
 def snapshot_id(shard: str) -> str:
     """The id of the snapshot that a shard of this name is."""
     return digest("snapshot", shard)[:12]
-
-
-def _span(footer: pq.FileMetaData, column: str) -> dict[str, dict[str, Any]]:
-    """The least and greatest value of a column, as Delta's log has them; nothing if a row has none."""
-    place = footer.schema.to_arrow_schema().names.index(column)
-    found = [footer.row_group(i).column(place).statistics for i in range(footer.num_row_groups)]
-    if not found or any(s is None or not s.has_min_max or s.null_count for s in found):
-        return {}
-    return {"minValues": {column: min(s.min for s in found)}, "maxValues": {column: max(s.max for s in found)}}
 
 
 def _create_table(there: files.Files, name: str) -> None:

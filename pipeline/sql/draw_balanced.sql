@@ -1,9 +1,11 @@
 -- balanced: prompts weigh by their pass rate p in the newest window_trajectories, exp(-(p - 1/2)^2 / (2 sigma^2)), and the
 -- rows of a prompt share its weight alike. `rest` leaves out prompts that are solved always, never, or both. After ExGRPO
--- (arXiv 2510.02245). Inputs: the candidates; window_trajectories, sigma, rest.
+-- (arXiv 2510.02245). Inputs: the candidates; window_trajectories (null: all), sigma, rest.
 -- One row per rollout that may be drawn: `unit` is drawn as a whole and has `n_rows`, in proportion to `chance`. No order.
 WITH recent AS (
-    SELECT trajectory_id, age_iterations, prompt_id, verdict FROM candidates WHERE newest <= $window_trajectories
+    SELECT trajectory_id, age_iterations, prompt_id, verdict
+    FROM candidates
+    WHERE $window_trajectories IS NULL OR newest <= $window_trajectories
 ),
 rated AS (
     SELECT prompt_id, avg((verdict = 'correct')::INT) AS pass_rate, count(*) AS n FROM recent GROUP BY prompt_id

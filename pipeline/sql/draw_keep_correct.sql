@@ -1,5 +1,5 @@
 -- keep_correct: the newest (1 - share) of window_trajectories and, of those older, the newest correct ones, as many as fill
--- the window; each row alike. After arXiv 2604.08706. Inputs: the candidates; window_trajectories, share.
+-- the window; each row alike. After arXiv 2604.08706. Inputs: the candidates; window_trajectories (null: all), share.
 -- One row per rollout that may be drawn: `unit` is drawn as a whole and has `n_rows`, in proportion to `chance`. No order.
 WITH split AS (
     SELECT
@@ -9,6 +9,7 @@ WITH split AS (
 )
 SELECT trajectory_id, trajectory_id AS unit, 1 AS n_rows, age_iterations, 1::DOUBLE AS chance
 FROM split
-WHERE newest <= n_newest OR verdict = 'correct'
-QUALIFY newest <= n_newest
+WHERE $window_trajectories IS NULL OR newest <= n_newest OR verdict = 'correct'
+QUALIFY $window_trajectories IS NULL
+    OR newest <= n_newest
     OR row_number() OVER (PARTITION BY newest <= n_newest ORDER BY newest) <= $window_trajectories - n_newest
