@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 import flows.archive  # its commands
-import flows.exchange  # noqa: F401  and those of `reval import` and `export`
+import flows.exchange  # those of `reval import` and `export`
+import flows.lineage  # noqa: F401  and `reval lineage`
 from flows.app import DEFAULT_ARCHIVE, Archive, At, Recipe, RunName, Set, Verbose, app, command, myself, print_table
 
 
