@@ -9,7 +9,9 @@ from functools import wraps
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flows.oneline import one_line
 from pipeline.layout import ARCHIVE
@@ -100,22 +102,25 @@ def myself() -> str:
 
 
 def print_table(found: Any) -> None:
-    """An Arrow table on standard output, never cut where that goes elsewhere; two columns may have one name."""
-    from rich.console import Console
-
+    """An Arrow table on standard output; two columns may have one name."""
     names = (name.replace("[", r"\[") for name in found.column_names)
     table = Table(*names, box=None, header_style="bold", pad_edge=False)
     for row in zip(*(column.to_pylist() for column in found.columns), strict=True):
         table.add_row(*(_cell(value) for value in row))
-    out = Console() if sys.stdout.isatty() else Console(width=10_000)
-    out.print(table)
+    stdout().print(table)
 
 
-def _cell(value: Any) -> Any:
-    from rich.text import Text
+def stdout() -> Console:
+    """Standard output, where nothing is cut if it goes elsewhere than to a terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=10_000)
 
+
+def _cell(value: Any) -> Text:
     if value is None:
         return Text("-", style="dim")
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    # Archived text is anybody's: it may not move the cursor or colour the terminal.
-    return Text("".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text))
+    return plain(f"{value:.4g}" if isinstance(value, float) else str(value), "\n")
+
+
+def plain(text: str, also: str = "") -> Text:
+    """Archived text, which is anybody's: it may not move the cursor or colour the terminal, but for what is in `also`."""
+    return Text("".join(c if c.isprintable() or c in also else c.encode("unicode_escape").decode() for c in text))

@@ -11,6 +11,7 @@ import typer
 
 import flows.archive  # its commands
 import flows.exchange  # those of `reval import` and `export`
+import flows.lineage  # `reval lineage`
 import flows.plan  # noqa: F401  and `reval plan`
 from flows.app import DEFAULT_ARCHIVE, Archive, At, Recipe, RunName, Set, Verbose, app, command, myself, print_table
 
@@ -158,7 +159,12 @@ def evaluate(
 
 @command
 def sql(
-    statement: Annotated[str, typer.Argument(help="One SELECT. Views: every table, and rollouts and progress.")],
+    statement: Annotated[
+        str,
+        typer.Argument(
+            help="One SELECT. Views: every table; rollouts, progress, lineage; trajectory_uses, update_mix, update_ages, update_rows."
+        ),
+    ],
     format_: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.TABLE,
     at: At = None,
     archive: Archive = DEFAULT_ARCHIVE,

@@ -39,7 +39,8 @@ SQL_TYPES = {
     pa.float32(): "FLOAT",
     pa.timestamp("us", tz="UTC"): "TIMESTAMP WITH TIME ZONE",
 }
-VIEWS = ("rollouts", "progress")  # in the order they build on one another
+# In the order they build on one another.
+VIEWS = ("rollouts", "progress", "trajectory_uses", "update_ages", "update_mix", "update_rows", "lineage")
 
 
 @cache

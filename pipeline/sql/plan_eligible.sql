@@ -8,7 +8,10 @@ WITH made AS (
     FROM range($since, $now + 1) i, range($n_prompts) p, range($n_samples) s
 ),
 judged AS (
-    SELECT *, left(md5('answer/' || trajectory_id), 13) < left(md5('pass rate/' || prompt_id), 13) AS is_right FROM made
+    SELECT
+        iteration, sample_index, prompt_id, trajectory_id,
+        left(md5('answer/' || trajectory_id), 13) < left(md5('pass rate/' || prompt_id), 13) AS is_right
+    FROM made
 )
 SELECT
     trajectory_id, prompt_id AS group_id, prompt_id, concat($recipe, '-', iteration - 1) AS policy_id, $recipe AS run_id,

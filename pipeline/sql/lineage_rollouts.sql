@@ -1,0 +1,13 @@
+-- Inputs: the table steps (pass_id, step). One row per step and run that its passes drew rollouts of: how many different ones
+-- (null run_id: the rollouts are not in the archive), of how many policies and which iterations. By step, most first.
+SELECT
+    s.step, t.run_id,
+    count(DISTINCT d.trajectory_id) AS n_rollouts,
+    count(DISTINCT t.policy_id) AS n_policies,
+    min(t.iteration) AS first_iteration,
+    max(t.iteration) AS last_iteration
+FROM draws d
+JOIN steps s USING (pass_id)
+LEFT JOIN trajectories t ON t.trajectory_id = d.trajectory_id
+GROUP BY s.step, t.run_id
+ORDER BY s.step, n_rollouts DESC, t.run_id
