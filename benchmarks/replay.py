@@ -1,6 +1,6 @@
 """Drawing an update's rows: time and memory of every rule, how both grow with the archive, and torchrl's samplers.
 
-python -m benchmarks.replay [--rows 1000000] [--folder DIR]
+python -m benchmarks.replay [--rows 1000000] [--folder DIR] [--torchrl PYTHON]
 
 The archive is one run of iterations of 4,096 rollouts, with draws and updates of its passes, made by Store.write. A draw
 is all that `draw` does: from opening the archive to the rows of draws. torchrl's samplers draw from memory; what they
@@ -8,7 +8,8 @@ need first, a number for each row in their storage, is not in their time.
 """
 
 import argparse
-import importlib.util
+import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +34,7 @@ from schemas import TABLES
 ITERATION = 4096
 DRAWS, WINDOW = 1024, 5120
 REPEATS = 5
+SAMPLERS = Path(__file__).with_name("samplers.py")
 SETTINGS: dict[str, dict[str, Any]] = {
     "custom": {"replay.custom.weight": "1 + (verdict = 'correct')::INT + abs(coalesce(residual, target)) / (1 + n_uses)"}
 }
@@ -44,35 +46,37 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--rows", type=int, default=1_000_000, help="candidates; a tenth of it is the smaller archive")
     parser.add_argument("--folder", type=Path, help="where to work; archives are kept there and used again")
+    parser.add_argument(
+        "--torchrl", default=sys.executable, help="Python with torchrl and a torch it is compiled for; default: this one"
+    )
     options = parser.parse_args(words)
     log.handlers = [ConsoleHandler()]
     print(where(f"duckdb {duckdb.__version__}"))
     with tempfile.TemporaryDirectory(prefix="replay-benchmark-") as scratch:
         folder = options.folder or Path(scratch)
         small, large = (_archive(folder / f"archive-{n}", n) for n in (options.rows // 10, options.rows))
-        measure(small, large, options.rows)
-        peers(options.rows)
+        ours = measure(small, large, options.rows)
+        peers(options.rows, options.torchrl, ours)
 
 
 def _archive(root: Path, n: int) -> Path:
-    """An archive with `n` rollouts that can be drawn, made if it is not there."""
+    """An archive with `n` rollouts that can be drawn, and what an iteration has more of them, made if it is not there."""
     done, chance = root.with_suffix(".done"), np.random.default_rng(0)
     if done.exists():
         return root
     store = Store.create(root)
     store.write("prompts", {"prompts": rollouts.prompts()})
     store.write("base", {"policies": _policies(0)})
-    judge, used = verifier_id("math"), np.array([], object)
-    iterations = [(i + 1, min(ITERATION, n - ITERATION * i)) for i in range(-(-n // ITERATION))]
+    judge, used, last = verifier_id("math"), np.array([], object), -(-n // ITERATION)
     with bar(f"archive of {n:,}") as progress:
-        for iteration, size in iterations:
-            rows = rollouts.trajectories(rollouts.bare(size, chance), iteration, chance)
+        for iteration in range(1, last + 1):
+            rows = rollouts.trajectories(rollouts.bare(ITERATION, chance), iteration, chance)
             rows = _with(rows, iteration=iteration, run_id="bench", policy_id=_policy(iteration - 1))
             used = np.concatenate([used, rows["trajectory_id"].to_numpy()])[-5 * ITERATION :]
             tables = {"verdicts": _with(rollouts.verdicts(rows, chance), verifier_id=judge), "trajectories": rows}
             tables |= {**_pass(iteration, used, chance), "policies": _policies(iteration)}
             store.write(f"bench/{iteration}", tables)
-            progress(iteration, len(iterations))
+            progress(iteration, last)
     done.touch()
     return root
 
@@ -119,11 +123,13 @@ def _pass(iteration: int, used: np.ndarray, chance: np.random.Generator) -> dict
     return {"draws": pa.table({**place, **of_draws}), "updates": pa.table({**place, **sums})}
 
 
-def measure(small: Path, large: Path, n: int) -> None:
-    """Every rule over the whole archive and over a window, in two archives, each in a process of its own."""
+def measure(small: Path, large: Path, n: int) -> dict[str, float]:
+    """Every rule over the whole archive and over a window, in two archives, each in its own process; seconds over all."""
+    found = {}
     for rule in RULES:
         ours, less = (fresh(drawing, root, rule, "all") for root in (large, small))
         seconds, peak = ours["seconds"], ours["peak"]
+        found[rule] = seconds
         said = f"{seconds:.2f} s, {peak / 1e6:,.0f} MB"
         share = max(seconds / 2, peak / 1e9)
         say(f"{rule}, {DRAWS:,} of {n:,}", said, "2 s, 1,000 MB", share, "< 1", share < 1)
@@ -133,6 +139,7 @@ def measure(small: Path, large: Path, n: int) -> None:
         said, theirs = f"{ours['seconds']:.3f} s", f"{less['seconds']:.3f} s"
         growth = ours["seconds"] / less["seconds"]
         say(f"{rule}, window {WINDOW:,}, 10 times the archive", said, theirs, growth, "≈ 1", growth < 1.5)
+    return found
 
 
 def drawing(root: str, rule: str, window: str) -> dict[str, Any]:
@@ -158,53 +165,18 @@ def drawing(root: str, rule: str, window: str) -> dict[str, Any]:
     return {"seconds": median(seconds[1:]), "first": seconds[0], "peak": peak_bytes()}
 
 
-def peers(n: int) -> None:
-    """torchrl's samplers, in memory."""
-    if importlib.util.find_spec("torchrl") is None:
-        print("torchrl is not installed: pip install -c constraints.txt torchrl")
-        return
-    for sampler in ("uniform", "prioritised"):
-        theirs = fresh(sampling, sampler, n)
-        rule = {"uniform": "fifo", "prioritised": "fresh_priority"}[sampler]
-        print(
-            f"torchrl {theirs['version']}, {sampler}, {DRAWS:,} of {n:,} in memory: {theirs['seconds']:.3f} s "
-            f"(priorities {theirs['priorities']:.3f} s), {theirs['peak'] / 1e6:,.0f} MB; the same draw here: {rule}"
-        )
-
-
-def sampling(sampler: str, n: str) -> dict[str, Any]:
-    """Median seconds of a draw by torchrl, all priorities computed and set anew, and the process's peak memory."""
-    import torch
-    import torchrl
-    from tensordict import TensorDict
-    from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-    from torchrl.data.replay_buffers.samplers import PrioritizedSampler, RandomSampler
-
-    size, prioritised = int(n), sampler == "prioritised"
-    kind = PrioritizedSampler(size, alpha=0.6, beta=0.4) if prioritised else RandomSampler()
-    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(size), sampler=kind, batch_size=DRAWS)
-    chance = torch.Generator().manual_seed(0)
-    residual, age = torch.randn(size, generator=chance), torch.arange(size) // ITERATION
-    with bar("fill") as progress:
-        for start in range(0, size, 100_000):
-            stop = min(start + 100_000, size)
-            buffer.extend(TensorDict({"row": torch.arange(start, stop)}, [stop - start]))
-            progress(stop, size)
-    index, seconds, priorities = torch.arange(size), [], []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        if prioritised:
-            # The sampler takes its alpha-th power itself, of the age term too.
-            buffer.update_priority(index, (residual.abs() + 0.01) * torch.exp(-age / 100) ** (1 / 0.6))
-        priorities.append(time.perf_counter() - began)
-        assert len(buffer.sample()) == DRAWS
-        seconds.append(time.perf_counter() - began)
-    return {
-        "seconds": median(seconds),
-        "priorities": median(priorities),
-        "peak": peak_bytes(),
-        "version": torchrl.__version__,
-    }
+def peers(n: int, python: str, ours: dict[str, float]) -> None:
+    """torchrl's samplers, in memory, in an interpreter that has them."""
+    for kind, rule in (("uniform", "fifo"), ("prioritised", "fresh_priority")):
+        words = [python, str(SAMPLERS), kind, str(n)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode:
+            print(f"{kind}: {python} does not run torchrl's sampler ({done.stderr.splitlines()[-1]}); see --torchrl")
+            return
+        theirs = json.loads(done.stdout.splitlines()[-1])
+        what = f"{rule}, {theirs['versions']}, {kind}"
+        said = f"{theirs['seconds']:.4f} s (priorities {theirs['priorities']:.3f})"
+        say(what, f"{ours[rule]:.2f} s", said, ours[rule] / theirs["seconds"])
 
 
 if __name__ == "__main__":

@@ -161,15 +161,16 @@ def evaluate(
 def sql(
     statement: Annotated[
         str,
-        typer.Argument(
-            help="One SELECT. Views: every table; rollouts, progress, lineage; trajectory_uses, update_mix, update_ages, update_rows."
-        ),
+        typer.Argument(help="One SELECT over the tables and the views; --help lists these."),
     ],
     format_: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.TABLE,
     at: At = None,
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
     """Ask the archive. Read-only: a statement can neither write nor reach outside it.
+
+    Views beside the tables: `rollouts`, `progress`, `lineage`; of draws `trajectory_uses`, `update_mix`, `update_ages`,
+    `update_rows`.
 
     `DESCRIBE rollouts` lists columns; `SELECT table_name, column_name, comment FROM duckdb_columns()` explains them.
     The table `references` wants double quotes.

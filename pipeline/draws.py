@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import db, expressions
-from pipeline.entries import Keep
+from pipeline.entries import Keep, holding
 from pipeline.progress import log
 from pipeline.schedule import EVERYTHING, Part, n_fresh, parts
 from pipeline.store import Store, Versions
@@ -100,20 +100,18 @@ def opened(store: Store, scope: Scope, settings: Replay) -> duckdb.DuckDBPyConne
     Raises:
         UserError: the condition cannot be asked.
     """
-    among = {"runs": scope.among.runs, "policies": scope.among.policies}
     now = scope.iteration
     if now is None:
+        among = {"runs": scope.among.runs, "policies": scope.among.policies}
         found = db.rows(db.connect(store, scope.versions, only=db.sql("newest_iteration")), "newest_iteration", **among)
         now = found["iteration"][0].as_py() or 0
     oldest = 0 if settings.max_age_iterations is None else max(0, now - settings.max_age_iterations)
     wanted = expressions.wanted(store, scope.versions, scope.among.where) if scope.among.where.strip() else None
     window = settings.window_trajectories
-    span = now + 1 if window == "all" else window // scope.per_iteration + 1
+    span = now + 1 if window == "all" else -(-window // scope.per_iteration) + 1
     while True:
         since = max(oldest, now - span + 1)
-        connection = db.connect(store, scope.versions, only=db.sql("eligible"), keep=_since(since))
-        inputs = {"policy_id": scope.base_policy_id, "verifier_id": scope.verifier_id, "now": now, "since": since}
-        connection.execute(f"CREATE TEMP TABLE eligible AS {db.sql('eligible')}", {**inputs, **among})
+        connection = _eligible(store, scope, now, since)
         if wanted is None:
             connection.execute("CREATE TEMP TABLE left_out (trajectory_id VARCHAR)")
         else:
@@ -128,6 +126,27 @@ def opened(store: Store, scope: Scope, settings: Replay) -> duckdb.DuckDBPyConne
         span *= 2
 
 
+def _eligible(store: Store, scope: Scope, now: int, since: int) -> duckdb.DuckDBPyConnection:
+    """A database with the table `eligible`; of every table it reads files that may hold what it needs, and no others."""
+    keep: dict[str, Keep] = dict.fromkeys(("trajectories", "verdicts"), lambda _, greatest: greatest >= since)
+    generators = "SELECT DISTINCT policy_id FROM trajectories WHERE iteration >= $1"
+    names = db.connect(store, scope.versions, only=generators, keep=keep).execute(generators, [since]).fetchall()
+    keep["policies"] = holding([scope.base_policy_id, *(name for (name,) in names)])
+    connection = db.connect(store, scope.versions, only=db.sql("eligible"), keep=keep)
+    own = "SELECT tokenizer_digest FROM policies WHERE policy_id = $1"
+    found = connection.execute(own, [scope.base_policy_id]).fetchone()
+    inputs = {
+        "runs": scope.among.runs,
+        "policies": scope.among.policies,
+        "tokenizer_digest": found and found[0],
+        "verifier_id": scope.verifier_id,
+        "now": now,
+        "since": since,
+    }
+    connection.execute(f"CREATE TEMP TABLE eligible AS {db.sql('eligible')}", inputs)
+    return connection
+
+
 def window_is_full(connection: duckdb.DuckDBPyConnection, settings: Replay) -> bool:
     """Whether there are so many candidates that older ones would not be in the window."""
     if settings.window_trajectories == "all":
@@ -135,11 +154,6 @@ def window_is_full(connection: duckdb.DuckDBPyConnection, settings: Replay) -> b
     share = settings.keep_correct.share if "keep_correct" in settings.rules() else 0.0
     how = {"window_trajectories": settings.window_trajectories, "share": share}
     return bool(db.rows(connection, "window_is_full", **how)["is_full"][0].as_py())
-
-
-def _since(iteration: int) -> dict[str, Keep]:
-    """Which files may have rows of an iteration or of later ones."""
-    return dict.fromkeys(("trajectories", "verdicts"), lambda _, greatest: greatest >= iteration)
 
 
 def _history(store: Store, scope: Scope, since: int) -> pa.Table:
@@ -156,8 +170,7 @@ def _history(store: Store, scope: Scope, since: int) -> pa.Table:
     names = passes["pass_id"].to_pylist()
     if not names:
         return NO_HISTORY
-    keep = dict.fromkeys(("draws", "updates"), lambda least, greatest: any(least <= name <= greatest for name in names))
-    connection = db.connect(store, only=db.sql("history"), keep=keep)
+    connection = db.connect(store, only=db.sql("history"), keep=dict.fromkeys(("draws", "updates"), holding(names)))
     connection.register("ancestors", passes)
     return db.rows(connection, "history")
 

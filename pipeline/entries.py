@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -15,6 +16,17 @@ from schemas import TABLES
 
 # Whether a file whose span goes from a least to a greatest value may hold what is wanted.
 Keep = Callable[[Any, Any], bool]
+
+
+def holding(values: Iterable[str]) -> Keep:
+    """Files that may hold one of some values."""
+    wanted = sorted(values)
+
+    def keep(least: str, greatest: str) -> bool:
+        place = bisect_left(wanted, least)
+        return place < len(wanted) and wanted[place] <= greatest
+
+    return keep
 
 
 class Logged(NamedTuple):

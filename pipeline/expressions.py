@@ -33,7 +33,7 @@ def wanted(store: Store, versions: Versions, where: str) -> pa.Table:
 
 
 def weigh(connection: duckdb.DuckDBPyConnection, weight: str, window: int | None) -> None:
-    """Makes the table `weighed`: a user's weight of each candidate in the window, null: of all.
+    """Makes the view `weighed`: a user's weight of each candidate in the window, null: of all.
 
     Raises:
         UserError: it is not one expression over the candidates, draws on chance or the clock, does not run, is no number,
@@ -42,20 +42,18 @@ def weigh(connection: duckdb.DuckDBPyConnection, weight: str, window: int | None
     setting = f"replay.custom.weight = {weight!r}"
     _check(f"SELECT ({weight}\n) FROM candidates", setting, subqueries=False)
     window_rows = "SELECT * FROM candidates" + ("" if window is None else f" WHERE newest <= {window:d}")
+    weighed = f"SELECT trajectory_id, age_iterations, ({weight}\n)::DOUBLE AS weight FROM ({window_rows})"
     try:
         kind = connection.sql(f"SELECT ({weight}\n) AS weight FROM ({window_rows})").types[0]
         if str(kind) not in {*NUMBERS, "DOUBLE", "BOOLEAN"} and kind.id != "decimal":
             raise UserError(f"{setting} is {str(kind).lower()}, not a number")
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE weighed AS SELECT trajectory_id, age_iterations, "
-            f"({weight}\n)::DOUBLE AS weight FROM ({window_rows})"
-        )
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW weighed AS {weighed}")
+        bad = connection.execute(
+            "SELECT trajectory_id, weight FROM weighed WHERE weight IS NULL OR weight < 0 OR NOT isfinite(weight) "
+            "ORDER BY trajectory_id LIMIT 1"
+        ).fetchone()
     except duckdb.Error as error:
         raise UserError(f"{setting}: {db.first_lines(error)}") from None
-    bad = connection.execute(
-        "SELECT trajectory_id, weight FROM weighed WHERE weight IS NULL OR weight < 0 OR NOT isfinite(weight) "
-        "ORDER BY trajectory_id LIMIT 1"
-    ).fetchone()
     if bad:
         value = "null" if bad[1] is None else f"{bad[1]:g}"
         raise UserError(f"{setting}: it is {value} for trajectory {bad[0]}; a weight is a number from 0 up")

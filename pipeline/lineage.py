@@ -4,13 +4,13 @@ It follows parents only: the policies whose rollouts were drawn have a lineage o
 """
 
 import difflib
-from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import groupby
 
 import pyarrow as pa
 
 from pipeline import db, versions
+from pipeline.entries import holding
 from pipeline.store import Store, Versions
 from schemas import UserError
 
@@ -105,14 +105,8 @@ def _drawn(
     """What the passes of each step drew: rollouts by run, and draws by rule."""
     names = [(policy.pass_id, step) for step, group in enumerate(groups) for policy in group if policy.pass_id]
     passes = pa.table({"pass_id": [name for name, _ in names], "step": [step for _, step in names]}, STEPS)
-    wanted = sorted(name for name, _ in names)
-
-    def any_wanted(least: str, greatest: str) -> bool:
-        place = bisect_left(wanted, least)
-        return place < len(wanted) and wanted[place] <= greatest
-
     only = db.sql("lineage_rollouts") + db.sql("lineage_rules")
-    connection = db.connect(store, state, only=only, keep={"draws": any_wanted})
+    connection = db.connect(store, state, only=only, keep={"draws": holding(name for name, _ in names)})
     connection.register("steps", passes)
     rollouts: list[list[Rollouts]] = [[] for _ in groups]
     for row in db.rows(connection, "lineage_rollouts").to_pylist():

@@ -127,6 +127,7 @@ _TABLES = (
             C("n_parameters", INT, "Number of weights.", null=ELSEWHERE),
         ),
         version=2,
+        span="policy_id",
     ),
     Table(
         "trajectories",

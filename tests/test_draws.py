@@ -82,7 +82,11 @@ def chances(rule: str, **changes) -> dict[str, float]:
     """What each unit of a rule weighs."""
     there = connection()
     draws.draw(there, of_rule(rule, updates_per_iteration=1, **changes), "p", 6, fresh=True)
-    return dict(there.execute(f"SELECT DISTINCT unit, chance FROM chances_{rule} WHERE chance > 0").fetchall())
+    return dict(
+        there.execute(
+            f"SELECT DISTINCT coalesce(unit, trajectory_id), chance FROM chances_{rule} WHERE chance > 0"
+        ).fetchall()
+    )
 
 
 def test_every_rule_has_its_file_and_every_file_its_rule() -> None:

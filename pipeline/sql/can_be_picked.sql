@@ -2,4 +2,6 @@
 SELECT count(*) AS n_rows
 FROM chances
 WHERE chance > 0 AND age_iterations >= $youngest
-    AND unit NOT IN (SELECT c.unit FROM chances c SEMI JOIN taken USING (trajectory_id))
+    AND coalesce(unit, trajectory_id) NOT IN (
+        SELECT coalesce(c.unit, c.trajectory_id) FROM chances c SEMI JOIN taken USING (trajectory_id)
+    )

@@ -1,7 +1,8 @@
 -- balanced: prompts weigh by their pass rate p in the newest window_trajectories, exp(-(p - 1/2)^2 / (2 sigma^2)), and the
 -- rows of a prompt share its weight alike. `rest` leaves out prompts that are solved always, never, or both. After ExGRPO
 -- (arXiv 2510.02245). Inputs: the candidates; window_trajectories (null: all), sigma, rest.
--- One row per rollout that may be drawn: `unit` is drawn as a whole and has `n_rows`, in proportion to `chance`. No order.
+-- One row per rollout that may be drawn: its `unit` (null: itself) is drawn as a whole and has `n_rows`, in proportion to
+-- `chance`. No order.
 WITH recent AS (
     SELECT trajectory_id, age_iterations, prompt_id, verdict
     FROM candidates
@@ -11,7 +12,7 @@ rated AS (
     SELECT prompt_id, avg((verdict = 'correct')::INT) AS pass_rate, count(*) AS n FROM recent GROUP BY prompt_id
 )
 SELECT
-    trajectory_id, trajectory_id AS unit, 1 AS n_rows, age_iterations,
+    trajectory_id, NULL::VARCHAR AS unit, 1 AS n_rows, age_iterations,
     exp(-((pass_rate - 0.5) ** 2) / (2 * $sigma::DOUBLE ** 2)) / n AS chance
 FROM recent
 JOIN rated USING (prompt_id)

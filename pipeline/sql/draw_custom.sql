@@ -1,5 +1,6 @@
 -- custom: of the newest window_trajectories, a row weighs what the user's expression says, which is checked and in the table
--- weighed before this runs. Inputs: the table weighed.
--- One row per rollout that may be drawn: `unit` is drawn as a whole and has `n_rows`, in proportion to `chance`. No order.
-SELECT trajectory_id, trajectory_id AS unit, 1 AS n_rows, age_iterations, weight AS chance
+-- weighed before this runs. Inputs: the view weighed.
+-- One row per rollout that may be drawn: its `unit` (null: itself) is drawn as a whole and has `n_rows`, in proportion to
+-- `chance`. No order.
+SELECT trajectory_id, NULL::VARCHAR AS unit, 1 AS n_rows, age_iterations, weight AS chance
 FROM weighed

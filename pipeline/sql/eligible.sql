@@ -1,4 +1,5 @@
--- Inputs: runs and policies (lists; empty: every one), policy_id (to be trained), verifier_id, now and since (iterations).
+-- Inputs: runs and policies (lists; empty: every one), tokenizer_digest (of the policy to be trained), verifier_id, now and
+-- since (iterations).
 -- One row per trajectory of iteration `since` or later that can be trained on: generated and judged. No order.
 -- Token ids mean nothing to a policy with another tokenizer: such rollouts are left out, and so is text without ids.
 -- A trajectory without a judgement (timeout, crashed, bad_gold) has no reward and is left out.
@@ -14,7 +15,7 @@ JOIN verdicts v ON v.trajectory_id = t.trajectory_id AND v.verifier_id = $verifi
 WHERE v.reward IS NOT NULL
     AND t.n_prompt_tokens > 0
     AND t.n_response_tokens > 0
-    AND coalesce(t.tokenizer_digest, p.tokenizer_digest) = (SELECT tokenizer_digest FROM policies WHERE policy_id = $policy_id)
+    AND coalesce(t.tokenizer_digest, p.tokenizer_digest) = $tokenizer_digest
     AND t.iteration >= $since
     AND (v.iteration >= $since OR v.iteration IS NULL)
     AND (len($runs) = 0 OR list_contains($runs, t.run_id))

@@ -6,11 +6,13 @@
 SELECT trajectory_id, chance
 FROM (
     SELECT
-        trajectory_id, unit, n_rows, chance,
-        -ln(1 - ('0x' || left(md5($salt || unit), 13))::BIGINT / 4503599627370496.0) / chance AS key
+        trajectory_id, coalesce(unit, trajectory_id) AS unit, n_rows, chance,
+        -ln(1 - ('0x' || left(md5($salt || coalesce(unit, trajectory_id)), 13))::BIGINT / 4503599627370496.0) / chance AS key
     FROM chances
     WHERE chance > 0 AND age_iterations >= $youngest
-        AND unit NOT IN (SELECT c.unit FROM chances c SEMI JOIN taken USING (trajectory_id))
+        AND coalesce(unit, trajectory_id) NOT IN (
+            SELECT coalesce(c.unit, c.trajectory_id) FROM chances c SEMI JOIN taken USING (trajectory_id)
+        )
     ORDER BY key, unit, trajectory_id
     LIMIT $n_draws
 )
