@@ -30,7 +30,11 @@ def plan(
     ] = None,
     set_: Set = None,
 ) -> None:
-    """What a run of `iterate` would train on, how often, and what it would cost; nothing is made or loaded for it."""
+    """What a run of `iterate` would train on, how often, and what it would cost; nothing is made or loaded for it.
+
+    `--set replay.rule=…` is one of fifo, recency, fresh_priority, keep_correct, balanced, groups and custom; README and
+    pipeline/sql/draw_*.sql say what each does.
+    """
     from pipeline import costs
     from pipeline import plan as planning
     from pipeline.recipes import load

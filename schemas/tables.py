@@ -16,7 +16,7 @@ from schemas import enums
 # null, is a table's `version` instead, and old archives take it on when they are opened.
 ARCHIVE_FORMAT = 1
 # The first reval that reads what this one writes: what an older one tells its user to install.
-READABLE_SINCE = "0.2.0"
+READABLE_SINCE = "0.3.0"
 
 TEXT, INT, FLOAT = pa.string(), pa.int64(), pa.float64()
 TOKENS = pa.list_(pa.int32())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from schemas import TABLES
-from tests.conftest import reval
+from tests.conftest import invoke, reval
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -63,3 +63,14 @@ def test_constraints_name_no_place() -> None:
     for name in ("constraints.txt", "pyproject.toml", "Makefile", ".ci/run", "prefect.yaml"):
         urls = re.findall(r"\b\w+://[^\s\"']+", (ROOT / name).read_text())
         assert all(url.startswith("http://127.0.0.1") for url in urls), name
+
+
+def test_the_plan_is_what_plan_says() -> None:
+    """Line by line; an ellipsis stands for lines left out."""
+    shown = textwrap.dedent(
+        re.search(r"\$ .venv/bin/reval plan --recipe paper-1.5b\n(.*?)\n\nWith", README, re.S).group(1)
+    )
+    said = [line.rstrip() for line in invoke("plan", "--recipe", "paper-1.5b").stdout.splitlines()]
+    lines = [line.strip() for line in shown.splitlines() if line.strip() not in ("…", "")]
+    assert len(lines) > 8
+    assert [line for line in said if line in lines] == lines
