@@ -16,7 +16,8 @@ from pipeline import check, db, evaluate, generate, join, recipes, reference, re
 from pipeline.compaction import compact
 from pipeline.import_prompts import import_prompts
 from pipeline.import_rollouts import import_rollouts
-from pipeline.join import bring_archive
+from pipeline.join import bring_archive, bring_archives
+from pipeline.repeat import repeat
 from pipeline.run import open_run
 from pipeline.store import Store
 from schemas import TABLES, UserError
@@ -348,6 +349,45 @@ def test_long_rollouts_make_small_shards(archive, elsewhere, monkeypatch) -> Non
     n_tokens = "SELECT sum(n_prompt_tokens + n_response_tokens) FROM trajectories WHERE import_id IS NOT NULL"
     assert len(set(store.shards("responses")) - before) >= ask(store, n_tokens)[0][0] / 100
     whole(store)
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_retraining_draws_from_all_of_them_and_needs_the_others_no_more(archive, elsewhere, trained, tmp_path) -> None:
+    """As `retrain -a ours -a theirs` has it: the same pass again once theirs is gone; by run, one can still choose."""
+    theirs = shutil.copytree(elsewhere.archive, tmp_path / "theirs")
+    for _ in range(2):
+        bring_archives(str(archive), [str(theirs)], None, {})
+    shutil.rmtree(theirs)
+    n = 2 * 96
+    how = {**trained.settings, "replay.window_trajectories": "all", "replay.batch_trajectories": n}
+    config = recipes.load(
+        "arithmetic", {**how, "replay.updates_per_iteration": 1}, iterations=1, defaults=recipes.RETRAIN
+    )
+    with open_run("retrain", config, archive, name="both") as run:
+        replay.draw(run, 1)
+        reference.reference(run, 1)
+        train.train(run, 1)
+        end(run, 1)
+    counts = dict(
+        ask(
+            Store(archive),
+            "SELECT run_id, count(*) FROM draws JOIN trajectories USING (trajectory_id) "
+            "WHERE pass_id = 'both-0001' GROUP BY 1",
+        )
+    )
+    (import_id,) = {run_id for run_id in counts if run_id != "arithmetic"}
+    assert counts == {"arithmetic": 96, import_id: 96}
+    assert repeat(Store(archive), "both-0001").equal
+    whole(Store(archive))
+    settings = {**how, "replay.batch_trajectories": 50, "retrain.runs": [import_id]}
+    config = recipes.load("arithmetic", settings, iterations=1, defaults=recipes.RETRAIN)
+    with open_run("retrain", config, archive, name="theirs") as run:
+        replay.draw(run, 1)
+    found = ask(
+        Store(archive),
+        "SELECT DISTINCT run_id FROM draws JOIN trajectories USING (trajectory_id) WHERE pass_id = 'theirs-0001'",
+    )
+    assert found == [(import_id,)]
 
 
 def test_mistakes_are_one_line(archive, tmp_path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.report import end
-from pipeline import compaction, db, draws, recipes, reference, replay, train, versions
+from pipeline import compaction, db, draws, recipes, reference, replay, train
 from pipeline.run import open_run
 from pipeline.schedule import n_fresh
 from pipeline.store import Store
@@ -52,7 +52,7 @@ def drawn(archive: Any, pass_id: str) -> list[dict[str, Any]]:
         "FROM draws d JOIN trajectories t USING (trajectory_id) JOIN rollouts r USING (trajectory_id) WHERE pass_id = $1 "
         "ORDER BY d.update, d.slot"
     )
-    found: list[dict[str, Any]] = db.connect(Store(archive)).execute(query, [pass_id]).to_arrow_table().to_pylist()
+    found: list[dict[str, Any]] = db.connect(Store(archive)).sql(query, params=[pass_id]).to_arrow_table().to_pylist()
     return found
 
 
@@ -98,16 +98,19 @@ class TestEveryRule:
         assert found[0] == found[1] == found[2]
         assert {row["age_iterations"] for row in found[0]} == {0, 1}
 
-    def test_passes_repeat_bit_for_bit(self, trained, archive, rule) -> None:
-        """Two passes, the second of which looks back at the first; then each again from its record."""
-        from pipeline.repeat import repeat
 
-        with retrain(trained, archive, 2, name="once", overrides={"rule": rule}) as run:
-            run_passes(run, 2)
-        for pass_id in ("once-0001", "once-0002"):
-            found = repeat(Store(archive), pass_id)
-            assert found.equal
-            assert found.max_residual_gap == 0
+@pytest.mark.usefixtures("warm")
+@pytest.mark.parametrize("rule", ["fresh_priority", "custom"])
+def test_passes_repeat_bit_for_bit(trained, archive, rule) -> None:
+    """Two passes, the second of which looks back at the first; then each again from its record."""
+    from pipeline.repeat import repeat
+
+    with retrain(trained, archive, 2, name="once", overrides={"rule": rule}) as run:
+        run_passes(run, 2)
+    for pass_id in ("once-0001", "once-0002"):
+        found = repeat(Store(archive), pass_id)
+        assert found.equal
+        assert found.max_residual_gap == 0
 
 
 @pytest.mark.usefixtures("warm")
@@ -329,17 +332,3 @@ def test_iterate_refuses_what_no_wait_could_mend(tmp_path, changes, message) -> 
     words = [word for line in changes for word in ("--set", line)]
     assert message in refused("iterate", "--archive", str(tmp_path / "none"), *words)
     assert not (tmp_path / "none").exists()
-
-
-@pytest.mark.usefixtures("warm")
-def test_several_archives_are_one_retraining(trained, archive, tmp_path) -> None:
-    """The rollouts of another come in first, under names of their own; draws take from both, and the other is not touched."""
-    import shutil
-
-    from pipeline.join import bring_archives
-
-    other = shutil.copytree(trained.archive, tmp_path / "other")
-    # An archive with the same rows adds nothing; one whose policies are others does.
-    bring_archives(str(archive), [str(other)], None, {})
-    assert db.connect(Store(archive)).execute("SELECT count(*) FROM trajectories").fetchone() == (96,)
-    assert versions.resolve(Store(other), "now").versions == Store(trained.archive).versions()
