@@ -255,7 +255,8 @@ def importance(chances: Sequence[float], exponent: float) -> list[float]:
 
     With exponent 1 the weighted mean over the draws estimates the plain mean over what the rule draws from.
     """
-    raw = [(chance / max(chances)) ** -exponent for chance in chances]
+    least = min(chances, default=1.0)
+    raw = [(least / chance) ** exponent for chance in chances]  # at most 1, however small a chance is
     mean = math.fsum(raw) / max(1, len(raw))
     return [value / mean for value in raw]
 

@@ -169,10 +169,17 @@ def verdicts_judge_something(store: Store) -> list[tuple[str, str]]:
     a = more(store, "verdicts", trajectory_id="nobody")
     b = more(store, "verdicts", verifier_id="x", verdict="wrong", reward=None)
     c = more(store, "verdicts", verifier_id="y", verdict="timeout", reward=0.0)
+    d = more(store, "verdicts", "verdict = 'wrong'", verifier_id="z", iteration=7)
+    (iteration,) = (
+        db.connect(store)
+        .execute("SELECT iteration FROM trajectories WHERE trajectory_id = $1", [d["trajectory_id"]])
+        .fetchone()
+    )
     return [
         (f"nobody by {a['verifier_id']}", "a verdict of an unknown trajectory"),
         (f"{b['trajectory_id']} by x", "a reward of null for wrong"),
         (f"{c['trajectory_id']} by y", "a reward of 0.0 for timeout"),
+        (f"{d['trajectory_id']} by z", f"says iteration 7 of a rollout of {iteration}"),
     ]
 
 

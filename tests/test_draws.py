@@ -191,6 +191,14 @@ def test_no_importance_weights_with_exponent_zero() -> None:
     assert {row["weight"] for row in draw(of_rule("recency", importance=0.0))} == {1.0}
 
 
+def test_importance_of_the_smallest_chances_is_finite() -> None:
+    weights = draws.importance([1.0, 1e-300, 5e-324, 1e300], 1.0)
+    assert all(map(math.isfinite, weights))
+    assert math.isclose(sum(weights), 4)
+    assert weights[2] == max(weights)
+    assert draws.importance([], 1.0) == []
+
+
 def test_importance_is_annealed() -> None:
     """gamma 1/2 and exponent e: two rows one iteration apart have weights whose ratio is 2^e, and e goes from 0 to 1."""
     replay = of_rule(
