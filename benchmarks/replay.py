@@ -1,6 +1,6 @@
 """Drawing an update's rows: time and memory of every rule, how both grow with the archive, and torchrl's samplers.
 
-python -m benchmarks.replay [--rows 1000000] [--folder DIR] [--torchrl PYTHON]
+python -m benchmarks.replay [RULE ...] [--rows 1000000] [--folder DIR] [--torchrl PYTHON]
 
 The archive is one run of iterations of 4,096 rollouts, with draws and updates of its passes, made by Store.write. A draw
 is all that `draw` does: from opening the archive to the rows of draws. torchrl's samplers draw from memory; what they
@@ -44,18 +44,21 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="benchmarks.replay", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("rules", nargs="*", help=f"of {', '.join(RULES)}; default: all")
     parser.add_argument("--rows", type=int, default=1_000_000, help="candidates; a tenth of it is the smaller archive")
     parser.add_argument("--folder", type=Path, help="where to work; archives are kept there and used again")
     parser.add_argument(
         "--torchrl", default=sys.executable, help="Python with torchrl and a torch it is compiled for; default: this one"
     )
     options = parser.parse_args(words)
+    if unknown := set(options.rules) - {*RULES}:
+        parser.error(f"{sorted(unknown)} is none of {', '.join(RULES)}")
     log.handlers = [ConsoleHandler()]
     print(where(f"duckdb {duckdb.__version__}"))
     with tempfile.TemporaryDirectory(prefix="replay-benchmark-") as scratch:
         folder = options.folder or Path(scratch)
         small, large = (_archive(folder / f"archive-{n}", n) for n in (options.rows // 10, options.rows))
-        ours = measure(small, large, options.rows)
+        ours = measure(small, large, options.rows, options.rules or RULES)
         peers(options.rows, options.torchrl, ours)
 
 
@@ -123,10 +126,10 @@ def _pass(iteration: int, used: np.ndarray, chance: np.random.Generator) -> dict
     return {"draws": pa.table({**place, **of_draws}), "updates": pa.table({**place, **sums})}
 
 
-def measure(small: Path, large: Path, n: int) -> dict[str, float]:
-    """Every rule over the whole archive and over a window, in two archives, each in its own process; seconds over all."""
+def measure(small: Path, large: Path, n: int, rules: Sequence[str]) -> dict[str, float]:
+    """Each rule over the whole archive and over a window, in two archives, each in its own process; seconds over all."""
     found = {}
-    for rule in RULES:
+    for rule in rules:
         ours, less = (fresh(drawing, root, rule, "all") for root in (large, small))
         seconds, peak = ours["seconds"], ours["peak"]
         found[rule] = seconds
@@ -168,10 +171,14 @@ def drawing(root: str, rule: str, window: str) -> dict[str, Any]:
 def peers(n: int, python: str, ours: dict[str, float]) -> None:
     """torchrl's samplers, in memory, in an interpreter that has them."""
     for kind, rule in (("uniform", "fifo"), ("prioritised", "fresh_priority")):
+        if rule not in ours:
+            continue
         words = [python, str(SAMPLERS), kind, str(n)]
         done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
-            print(f"{kind}: {python} does not run torchrl's sampler ({done.stderr.splitlines()[-1]}); see --torchrl")
+            print(
+                f"{kind}: {python} does not run torchrl's sampler ({(done.stderr or 'it says nothing').splitlines()[-1]}); see --torchrl"
+            )
             return
         theirs = json.loads(done.stdout.splitlines()[-1])
         what = f"{rule}, {theirs['versions']}, {kind}"

@@ -213,12 +213,10 @@ def _check_draws(store: Store, config: Config, state: versions.State, policy_id:
     if config.replay.if_short == "wait":
         raise UserError("replay.if_short = 'wait': a retraining makes no rollouts that it could wait for; use smaller")
     for column, names in (("run_id", config.retrain.runs), ("policy_id", config.retrain.policies)):
-        known = [
-            row[0]
-            for row in db.connect(store, state.versions, only="trajectories")
-            .execute(f"SELECT DISTINCT {column} FROM trajectories ORDER BY 1")
-            .fetchall()
-        ]
+        there = f"SELECT DISTINCT {column} FROM trajectories ORDER BY 1"
+        known = (
+            [row[0] for row in db.connect(store, state.versions, only=there).execute(there).fetchall()] if names else []
+        )
         if unknown := sorted({*names} - {*known}):
             near = difflib.get_close_matches(unknown[0], known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known[:9]) or 'none'}"

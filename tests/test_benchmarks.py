@@ -1,6 +1,6 @@
 """The benchmarks run, at sizes that say nothing; what they measure is not held against anything here."""
 
-from benchmarks import archive
+from benchmarks import archive, replay
 
 
 def test_archive(tmp_path, capsys) -> None:
@@ -10,3 +10,12 @@ def test_archive(tmp_path, capsys) -> None:
     for line in ("append 300", "tokens: skipped", "open a label", "query: view rollouts, 300", "fetch ids, "):
         assert f"\n{line}" in printed, printed
     assert not list(tmp_path.iterdir()), "it cleans up after itself"
+
+
+def test_replay(tmp_path, capsys) -> None:
+    replay.main(["groups", "fresh_priority", "--rows", "9000", "--folder", str(tmp_path), "--torchrl", "/bin/false"])
+    printed = capsys.readouterr().out
+    for rule in ("groups", "fresh_priority"):
+        for line in ("1,024 of 9,000", "10 times the archive", "window 5,120"):
+            assert f"\n{rule}, {line}" in printed, printed
+    assert "prioritised: /bin/false does not run torchrl's sampler" in printed
