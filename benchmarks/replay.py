@@ -176,9 +176,8 @@ def peers(n: int, python: str, ours: dict[str, float]) -> None:
         words = [python, str(SAMPLERS), kind, str(n)]
         done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
-            print(
-                f"{kind}: {python} does not run torchrl's sampler ({(done.stderr or 'it says nothing').splitlines()[-1]}); see --torchrl"
-            )
+            last = (done.stderr or "it says nothing").splitlines()[-1]
+            print(f"{kind}: {python} does not run torchrl's sampler ({last}); see --torchrl")
             return
         theirs = json.loads(done.stdout.splitlines()[-1])
         what = f"{rule}, {theirs['versions']}, {kind}"
