@@ -301,16 +301,6 @@ def test_asking_for_more_goes_on_with_the_same_run(tmp_path) -> None:
         end(run, 3)
     with open_run("iterate", recipes.load("arithmetic", quick, iterations=3), tmp_path / "archive") as run:
         assert run.run_id == "arithmetic-2"
-        first = run.base_policy_id
-    # A retraining begun from a policy of one's choice goes on from it when only its name is given.
-    other = str(random_model(tmp_path / "other", 2))
-    with open_run("iterate", recipes.load("arithmetic", {**quick, "policy.base": other}), tmp_path / "archive") as run:
-        chosen = run.base_policy_id
-    for policy_id in (chosen, None):
-        with open_run(
-            "retrain", recipes.load("arithmetic", quick), tmp_path / "archive", name="mine", policy_id=policy_id
-        ) as run:
-            assert run.base_policy_id == chosen != first
 
 
 def test_more_answers_are_added_not_repeated(tmp_path) -> None:
@@ -349,7 +339,9 @@ def test_a_batch_nobody_judged_is_no_batch(tmp_path, monkeypatch) -> None:
                 train.train(run, iteration)
         late_rows = "SELECT count(*), count(reward) FROM verdicts WHERE verdict = 'timeout'"
         assert ask(tmp_path, late_rows) == [(FRESH, 0)]
-        with pytest.raises(UserError, match="iteration 2: there is nothing to train on: no rollout of it was judged"):
+        with pytest.raises(
+            UserError, match="pass arithmetic-0002: there is nothing to train on: no rollout of its iteration was judged"
+        ):
             replay.draw(run, 2)
 
 

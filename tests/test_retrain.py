@@ -142,6 +142,13 @@ def test_fresh_priority_goes_by_the_last_residual_of_the_passes_that_led_here(tr
 
 
 @pytest.mark.usefixtures("warm")
+def test_a_retraining_goes_on_from_the_policy_it_began_with_when_only_its_name_is_given(trained, archive) -> None:
+    for policy_id in ("arithmetic-0001", None):
+        with retrain(trained, archive, name="mine", policy_id=policy_id) as run:
+            assert run.base_policy_id == "arithmetic-0001"
+
+
+@pytest.mark.usefixtures("warm")
 def test_only_what_was_asked_for_is_drawn(trained, archive) -> None:
     """By run, by policy, by condition, by age; what is left out still counts in the group's mean."""
     base = db.connect(Store(archive)).execute("SELECT base_policy_id FROM runs LIMIT 1").fetchone()[0]
