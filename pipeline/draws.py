@@ -6,7 +6,7 @@ pinned state, on what the passes that led to the policy left in the archive, and
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,12 +105,8 @@ def opened(store: Store, scope: Scope, settings: Replay) -> duckdb.DuckDBPyConne
         among = {"runs": scope.among.runs, "policies": scope.among.policies}
         found = db.rows(db.connect(store, scope.versions, only=db.sql("newest_iteration")), "newest_iteration", **among)
         now = found["iteration"][0].as_py() or 0
-    oldest = 0 if settings.max_age_iterations is None else max(0, now - settings.max_age_iterations)
     wanted = expressions.wanted(store, scope.versions, scope.among.where) if scope.among.where.strip() else None
-    window = settings.window_trajectories
-    span = now + 1 if window == "all" else -(-window // scope.per_iteration) + 1
-    while True:
-        since = max(oldest, now - span + 1)
+    for since in depths(settings, now, scope.per_iteration, first=0):
         connection = _eligible(store, scope, now, since)
         if wanted is None:
             connection.execute("CREATE TEMP TABLE left_out (trajectory_id VARCHAR)")
@@ -121,9 +117,22 @@ def opened(store: Store, scope: Scope, settings: Replay) -> duckdb.DuckDBPyConne
         history = _history(store, scope, since) if settings.rules() & LOOKING_BACK else NO_HISTORY
         connection.register("history", history)
         view(connection, scope.baseline, scope.beta)
-        if since <= oldest or window_is_full(connection, settings):
-            return connection
+        if window_is_full(connection, settings):
+            break
+    return connection
+
+
+def depths(settings: Replay, now: int, per_iteration: int, *, first: int) -> Iterator[int]:
+    """Iterations from which on to look for candidates, ever deeper: as many as should fill the window, twice as many, and
+    so on, down to the first there is or the bound on age allows.
+    """
+    oldest = first if settings.max_age_iterations is None else max(first, now - settings.max_age_iterations)
+    window = settings.window_trajectories
+    span = now + 1 if window == "all" else -(-window // per_iteration) + 1
+    while (since := now - span + 1) > oldest:
+        yield since
         span *= 2
+    yield oldest
 
 
 def _eligible(store: Store, scope: Scope, now: int, since: int) -> duckdb.DuckDBPyConnection:

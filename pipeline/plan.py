@@ -143,16 +143,10 @@ def _last(config: Config) -> int:
 
 def _see(connection: duckdb.DuckDBPyConnection, config: Config, iteration: int) -> None:
     """Makes candidates of the rollouts an iteration can draw from, as far back as `draws.opened` looks for them."""
-    settings = config.replay
-    oldest = 1 if settings.max_age_iterations is None else max(1, iteration - settings.max_age_iterations)
-    window = settings.window_trajectories
-    span = iteration if window == "all" else window // n_fresh(config) + 1
-    while True:
-        since = max(oldest, iteration - span + 1)
+    for since in draws.depths(config.replay, iteration, n_fresh(config), first=1):
         _make_up(connection, config, iteration, since)
-        if since == oldest or draws.window_is_full(connection, settings):
+        if draws.window_is_full(connection, config.replay):
             return
-        span *= 2
 
 
 def _last_change(config: Config) -> int:
