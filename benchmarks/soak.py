@@ -28,7 +28,7 @@ from flows import server
 from pipeline import db
 from pipeline.layout import MARKER, is_shard
 from pipeline.store import Store
-from reval.model import weights_digest
+from reval.weights import weights_digest
 from schemas import TABLES
 
 ROOT = Path(__file__).parent.parent

@@ -14,6 +14,7 @@ from pipeline import db, versions
 from pipeline.files import crc32
 from pipeline.progress import bar
 from pipeline.store import Store
+from reval.weights import weights_digest
 from schemas import TABLES
 
 SHOWN = 5
@@ -119,8 +120,6 @@ def unique(name: str) -> str:
 
 def weights(store: Store, state: dict[str, int]) -> Iterator[Finding]:
     """Compares every policy's weights that the archive keeps with their digest."""
-    from reval.model import weights_digest
-
     query = "SELECT policy_id, location, weights_digest FROM policies"
     found = db.connect(store, state, only=query).execute(query).fetchall()
     with bar("check weights") as progress:

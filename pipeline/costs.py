@@ -8,12 +8,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import safe_open
-
 from pipeline import arithmetic, db
 from pipeline.policies import EMBEDDED
 from pipeline.store import Store
 from reval.config import Config
+from reval.weights import n_weights
 
 # Measured, on disk. Text, prompt and id of a response are what it takes beside its own ids and log-probs.
 IDS_AND_LOGPROBS_BYTES, TEXT_BYTES = 4.8, 1.1  # a response token
@@ -70,20 +69,11 @@ def parameters(base: str, found: Measured) -> tuple[int | None, str]:
     if found.n_parameters is not None:
         return found.n_parameters, "from the archive"
     folder = Path(base).expanduser()
-    if folder.is_dir() and (n := _n_weights(folder)):
+    if folder.is_dir() and (n := n_weights(folder)):
         return n, "from its weights' headers"
     if named := re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", folder.name.lower()):
         return round(float(named[1]) * {"b": 1e9, "m": 1e6}[named[2]]), f"from its name, {folder.name}"
     return None, f"not known: policy.base = {base!r} is no folder with weights, and its name does not say it"
-
-
-def _n_weights(folder: Path) -> int:
-    """Number of weights in a folder's safetensors files; without torch, for which `reval.model.n_weights` would wait."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, "numpy") as file:
-            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    return total
 
 
 def best_replay(mu: float, alpha: float = ALPHA, rho: float = RHO) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from pipeline.progress import bar, log
 from pipeline.store import Store
 from pipeline.workers import Worker
 from reval.config import Config
+from reval.weights import n_weights, tokenizer_digest, weights_digest
 from schemas import UserError, digest
 
 EMBEDDED = "arithmetic"
@@ -93,8 +94,6 @@ def find_base(base: str) -> Path:
 
 
 def _external(store: Store, base: str) -> str:
-    from reval.model import weights_digest
-
     folder = find_base(base)
 
     weights = weights_digest(folder)
@@ -112,8 +111,6 @@ def _record(store: Store, policy_id: str, folder: Path) -> None:
 
 
 def _row(store: Store, policy_id: str, folder: Path) -> pa.Table:
-    from reval.model import n_weights, tokenizer_digest, weights_digest
-
     inside = folder.is_relative_to(store.layout.local)
     row = {
         "policy_id": policy_id,

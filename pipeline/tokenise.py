@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.formats.values import Array
+from reval.weights import tokenizer_digest
 from schemas import UserError
 
 FILES = [
@@ -29,8 +30,6 @@ class Tokenizer:
             UserError: it is neither, or needs code of its own.
         """
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-        from reval.model import tokenizer_digest
 
         self.name = name
         folder = Path(name).expanduser()

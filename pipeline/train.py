@@ -14,6 +14,7 @@ from pipeline.fetch import TOKEN_IDS, fetch
 from pipeline.materialise import Shard, materialise
 from pipeline.progress import bar
 from pipeline.run import Run
+from reval.weights import tokenizer_digest
 from schemas import UserError
 
 
@@ -24,8 +25,6 @@ def train(run: Run, iteration: int) -> None:
         yield Shard("pass", ("updates", "passes", "policies"), compute)
 
     def compute() -> Mapping[str, pa.Table]:
-        from reval.model import tokenizer_digest
-
         pass_id, layout = run.policy_id(iteration), run.store.layout
         folder, weights, moments = layout.scratch(pass_id), layout.weights(pass_id), layout.optimizer(pass_id)
         result = run_pass(run, iteration, folder, weights, moments)

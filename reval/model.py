@@ -3,14 +3,9 @@
 Shapes live in names: B trajectories, T tokens, N response tokens, D hidden units, V vocabulary.
 """
 
-import hashlib
-import math
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
@@ -70,36 +65,6 @@ def sum_by_trajectory(logp_N: Tensor, batch: Batch) -> Tensor:
     """Σ over each trajectory's response tokens, in float64: a difference of two such sums is what Eq. 2 is about."""
     zeros_B = torch.zeros(len(batch.first_B), dtype=torch.float64, device=logp_N.device)
     return zeros_B.index_add(0, batch.row_N, logp_N.double())
-
-
-def weights_digest(folder: Path) -> str:
-    """SHA-256 over a folder's safetensors files, names included, in the order of their names."""
-    return _digest(folder.glob("*.safetensors"))
-
-
-def tokenizer_digest(folder: Path) -> str:
-    """SHA-256 over the files that say which text is which token id."""
-    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
-    found = [folder / name for name in names if (folder / name).is_file()]
-    return _digest(found[:1] if found[:1] == [folder / names[0]] else found)
-
-
-def _digest(paths: Iterable[Path]) -> str:
-    total = hashlib.sha256()
-    for path in sorted(paths):
-        total.update(path.name.encode())
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
-
-
-def n_weights(folder: Path) -> int:
-    """Number of weights in a folder's safetensors files, from their headers."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, "pt") as file:
-            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    return total
 
 
 def pick_device(name: str) -> torch.device:

@@ -26,8 +26,9 @@ from torch import Tensor
 from reval import bellman
 from reval.batch import Batch, collate, micro_batches
 from reval.bellman import Sums
-from reval.model import load, pick_device, score, sum_by_trajectory, weights_digest
+from reval.model import load, pick_device, score, sum_by_trajectory
 from reval.objectives import OBJECTIVES
+from reval.weights import weights_digest
 
 Progress = Callable[[int, int], None]
 COUNTED = ("update", "slot")
