@@ -135,7 +135,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, children: dict[str, Callab
     `archive` is its folder, `settings` what its runs were begun with, `first` the snapshot that ended iteration 1.
     """
     from flows.report import end
-    from pipeline import evaluate, generate, recipes, reference, replay, score, train
+    from pipeline import evaluate, recipes
     from pipeline.run import open_run
     from schemas.enums import Split
 
@@ -149,22 +149,34 @@ def trained(tmp_path_factory: pytest.TempPathFactory, children: dict[str, Callab
         with open_run("iterate", recipes.load("arithmetic", settings, iterations=2), folder / "archive") as run:
             evaluate.evaluate(run, 0)
             for i in (1, 2):
-                generate.generate(run, i)
-                score.score(run, i)
-                replay.draw(run, i)
-                reference.reference(run, i)
-                train.train(run, i)
+                run_iteration(run, i)
                 evaluate.evaluate(run, i)
                 end(run, i)
                 if i == 1:
                     first = run.store.snapshot(f"{run.run_id}/1/iteration", "iteration")  # its id; it is there already
         again = recipes.load("arithmetic", settings, iterations=1, defaults=recipes.RETRAIN)
         with open_run("retrain", again, folder / "archive", name="again", at=first) as run:
-            replay.draw(run, 1)
-            reference.reference(run, 1)
-            train.train(run, 1)
+            run_pass(run, 1)
             end(run, 1)
     return SimpleNamespace(archive=folder / "archive", settings=settings, first=first)
+
+
+def run_pass(run: Any, iteration: int) -> None:
+    """The stages of a training pass."""
+    from pipeline import reference, replay, train
+
+    replay.draw(run, iteration)
+    reference.reference(run, iteration)
+    train.train(run, iteration)
+
+
+def run_iteration(run: Any, iteration: int) -> None:
+    """The stages of an iteration, but for what evaluates and ends it."""
+    from pipeline import generate, score
+
+    generate.generate(run, iteration)
+    score.score(run, iteration)
+    run_pass(run, iteration)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from flows.report import end
-from pipeline import check, db, evaluate, generate, join, recipes, reference, replay, score, train
+from pipeline import check, db, evaluate, join, recipes, replay
 from pipeline.compaction import compact
 from pipeline.import_prompts import import_prompts
 from pipeline.import_rollouts import import_rollouts
@@ -22,7 +22,7 @@ from pipeline.run import open_run
 from pipeline.store import Store
 from schemas import TABLES, UserError
 from schemas.enums import Split
-from tests.conftest import QUICK, edit, random_model
+from tests.conftest import QUICK, edit, random_model, run_iteration, run_pass
 from tests.test_formats import lines
 
 SUMS = [(f"{a}+{b}=", "67"[a % 2], Split.HELDOUT if b < 20 else Split.TRAIN) for a in range(9) for b in range(50)]
@@ -66,11 +66,7 @@ def go_on(archive: Path, settings: dict[str, Any], iterations: tuple[int, ...]) 
     with open_run("iterate", recipes.load("arithmetic", settings, iterations=iterations[-1]), archive) as run:
         evaluate.evaluate(run, 0)
         for i in iterations:
-            generate.generate(run, i)
-            score.score(run, i)
-            replay.draw(run, i)
-            reference.reference(run, i)
-            train.train(run, i)
+            run_iteration(run, i)
             end(run, i)
 
 
@@ -364,9 +360,7 @@ def test_a_retraining_draws_from_all_of_them_and_needs_the_others_no_more(archiv
         "arithmetic", {**how, "replay.updates_per_iteration": 1}, iterations=1, defaults=recipes.RETRAIN
     )
     with open_run("retrain", config, archive, name="both") as run:
-        replay.draw(run, 1)
-        reference.reference(run, 1)
-        train.train(run, 1)
+        run_pass(run, 1)
         end(run, 1)
     counts = dict(
         ask(

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from flows.report import end
-from pipeline import compaction, db, draws, recipes, reference, replay, train
+from pipeline import compaction, db, draws, recipes, replay
 from pipeline.run import open_run
 from pipeline.schedule import n_fresh
 from pipeline.store import Store
 from pipeline.workers import Worker
 from reval.config import RULES
 from schemas import UserError
-from tests.conftest import refused
+from tests.conftest import refused, run_iteration, run_pass
 
 # Rules at settings that a small archive bears; the custom one looks at every kind of column.
 RULE_SETTINGS: dict[str, dict[str, Any]] = {
@@ -39,9 +39,7 @@ def retrain(trained: SimpleNamespace, archive: Any, passes: int = 1, **how: Any)
 
 def run_passes(run: Any, passes: int = 1) -> None:
     for i in range(1, passes + 1):
-        replay.draw(run, i)
-        reference.reference(run, i)
-        train.train(run, i)
+        run_pass(run, i)
         end(run, i)
 
 
@@ -243,15 +241,13 @@ def test_a_reference_is_computed_once_whoever_asks(trained, archive, children, m
 @pytest.mark.usefixtures("warm")
 def test_waiting_leaves_an_iteration_without_updates(trained, archive) -> None:
     """A batch of more than there is yet: the policy goes on unchanged, and its record says so; then the draws begin."""
-    from pipeline import evaluate, generate, score
+    from pipeline import evaluate
 
     how = {**trained.settings, "replay.schedule": "paper_algorithm_1", "replay.if_short": "wait"}
     how |= {"replay.batch_trajectories": 72, "seed": 5}
     with open_run("iterate", recipes.load("arithmetic", how, iterations=2), archive, name="waits") as run:
         for i in (1, 2):
-            generate.generate(run, i)
-            score.score(run, i)
-            run_one(run, i)
+            run_iteration(run, i)
             evaluate.evaluate(run, i)
             end(run, i)
     query = (
@@ -263,12 +259,6 @@ def test_waiting_leaves_an_iteration_without_updates(trained, archive) -> None:
     assert first == (0, 0, None, None, True)
     assert second[:2] == (3, 3 * 72)
     assert second[4] is False
-
-
-def run_one(run: Any, iteration: int) -> None:
-    replay.draw(run, iteration)
-    reference.reference(run, iteration)
-    train.train(run, iteration)
 
 
 BIG = {"replay.batch_trajectories": 1000, "replay.window_trajectories": "all"}
