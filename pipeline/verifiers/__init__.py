@@ -1,27 +1,99 @@
-"""Judges of a response, one short file each. A verifier says what it read and how it judged; the reward is a table
-lookup from the verdict, so shaping never touches judging.
+"""Judges of a response, by name; one short file each.
+
+A verifier first reads the answer out of a response, in time linear in its length, and then judges that answer against the
+gold answer, which may take for ever and is done where it can be killed. It says what it read and how it judged; what that
+is worth is another matter (`[reward]` in a recipe).
 """
 
-from importlib.metadata import version
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 
+from schemas import UserError
 from schemas.enums import Verdict
-
-# No reward where there is no judgement: a check that timed out is not a wrong answer.
-REWARDS: dict[Verdict, float | None] = {
-    Verdict.CORRECT: 1.0,
-    Verdict.WRONG: 0.0,
-    Verdict.NO_ANSWER: 0.0,
-    Verdict.BAD_GOLD: None,
-    Verdict.TIMEOUT: None,
-    Verdict.CRASHED: None,
-}
 
 # Labels that came with a file: no judge of ours.
 IMPORTED = "imported"
+NAMES = ("math", "gsm8k", "multiple_choice", "exact", "numeric", "python")
+_SPEC = re.compile(r"([^:@]*)(?::([^@]*))?(?:@(.*))?", re.DOTALL)
 
-_VERSIONS = {"math": f"1+math-verify-{version('math-verify')}"}
+# The verdict and the answer as it was read (null: none was read).
+Judgement = tuple[Verdict, str | None]
 
 
-def verifier_id(name: str) -> str:
-    """The verifier's name, its version and its library's: another math-verify is another judge."""
-    return name if name == IMPORTED else f"{name}@{_VERSIONS[name]}"
+@dataclass(frozen=True)
+class Verifier:
+    """A judge.
+
+    Attributes:
+        name: as a recipe has it, with its argument: `numeric:0.01`.
+        version: goes up with every change that can change a verdict, and holds that of the library it stands on.
+        summary: a line about it.
+        example: a gold answer and a response that is right.
+        read: the part of a response that is judged, nothing else of it matters; null: there is no answer. It is linear
+            in the response's length, whatever that says.
+        judge: a gold answer and what was read to a judgement; called only where it can be killed.
+    """
+
+    name: str
+    version: str
+    summary: str
+    example: tuple[str, str]
+    read: Callable[[str], str | None]
+    judge: Callable[[str, str | None], Judgement]
+
+    @property
+    def verifier_id(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+@cache
+def verifier(asked: str) -> Verifier:
+    """The judge of a name: NAME, NAME:ARGUMENT, and either with @VERSION.
+
+    Raises:
+        UserError: there is no such verifier, or not in this version.
+    """
+    name, argument, version = split(asked)
+    if name == IMPORTED:
+        raise UserError("the verifier 'imported' stands for labels that came with a file and judges no answer")
+    if name not in NAMES:
+        close = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(NAMES)}"
+        raise UserError(f"unknown verifier {name!r}; {hint} `reval verifiers` explains them")
+    found: Verifier = import_module(f"pipeline.verifiers.{name}").make(argument)
+    if version not in (None, found.version):
+        raise UserError(
+            f"the verifier {asked} cannot judge here: this is {found.verifier_id}; what it judged before is there to "
+            "draw from and to ask for, and another version of its library makes another"
+        )
+    return found
+
+
+def split(asked: str) -> tuple[str, str | None, str | None]:
+    """Name, argument and version of a verifier as it is asked for; null: not said."""
+    name, argument, version = _SPEC.fullmatch(asked).groups()  # type: ignore[union-attr]  # it matches any text
+    return name, argument, version
+
+
+def verifier_id(asked: str) -> str:
+    """The id under which its verdicts are kept; of a version that is not here too, since its verdicts may be.
+
+    Raises:
+        UserError: there is no such verifier.
+    """
+    _, _, version = split(asked)
+    return asked if version is not None or asked == IMPORTED else verifier(asked).verifier_id
+
+
+def no_argument(name: str, argument: str | None) -> None:
+    """What a verifier without arguments does with one.
+
+    Raises:
+        UserError: there is one.
+    """
+    if argument is not None:
+        raise UserError(f"the verifier {name} takes no argument; write {name} and not {name}:{argument}")
