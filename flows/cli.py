@@ -12,7 +12,8 @@ import typer
 import flows.archive  # its commands
 import flows.exchange  # those of `reval import` and `export`
 import flows.lineage  # `reval lineage`
-import flows.plan  # noqa: F401  and `reval plan`
+import flows.plan  # `reval plan`
+import flows.verify
 from flows.app import DEFAULT_ARCHIVE, Archive, At, Recipe, RunName, Set, Verbose, app, command, myself, print_table
 
 
@@ -169,8 +170,8 @@ def sql(
 ) -> None:
     """Ask the archive. Read-only: a statement can neither write nor reach outside it.
 
-    Views beside the tables: `rollouts`, `progress`, `lineage`; of draws `trajectory_uses`, `update_mix`, `update_ages`,
-    `update_rows`.
+    Views beside the tables: `rollouts`, `progress`, `lineage`; of verdicts `judges`, `disagreements`; of draws
+    `trajectory_uses`, `update_mix`, `update_ages`, `update_rows`.
 
     `DESCRIBE rollouts` lists columns; `SELECT table_name, column_name, comment FROM duckdb_columns()` explains them.
     The table `references` wants double quotes.
@@ -217,8 +218,11 @@ def _stage(name: str, summary: str) -> None:
         from flows.stages import run_one
         from pipeline.recipes import load
 
-        run_id, iteration = run_one(name, load(recipe, set_ or []), archive, run, verbose=verbose)
+        config = load(recipe, set_ or [])
+        run_id, iteration = run_one(name, config, archive, run, verbose=verbose)
         typer.echo(f"run {run_id}, iteration {iteration}: {name} is done")
+        if name == "score":
+            flows.verify.report_stage(archive, config, run_id, iteration)
 
     run_stage.__doc__ = summary
     run_stage.__name__ = name

@@ -40,7 +40,17 @@ SQL_TYPES = {
     pa.timestamp("us", tz="UTC"): "TIMESTAMP WITH TIME ZONE",
 }
 # In the order they build on one another.
-VIEWS = ("rollouts", "progress", "trajectory_uses", "update_ages", "update_mix", "update_rows", "lineage")
+VIEWS = (
+    "judges",
+    "rollouts",
+    "progress",
+    "disagreements",
+    "trajectory_uses",
+    "update_ages",
+    "update_mix",
+    "update_rows",
+    "lineage",
+)
 
 
 @cache

@@ -20,14 +20,16 @@ from pipeline.progress import log
 from pipeline.schedule import EVERYTHING, Part, n_fresh, parts
 from pipeline.store import Store, Versions
 from pipeline.verifiers import verifier_id
-from reval.config import Config, Replay, Retrain
+from reval.config import Config, Replay, Retrain, Reward
 from reval.schedules import at
 from schemas import UserError
+from schemas.enums import Verdict
 
 # Rules whose chances depend on what earlier passes made of a rollout.
 LOOKING_BACK = {"fresh_priority", "custom"}
 TEXT, INT, FLOAT = pa.string(), pa.int64(), pa.float64()
 NO_HISTORY = pa.schema({"trajectory_id": TEXT, "n_uses": INT, "residual": FLOAT}).empty_table()
+SHAPING = pa.schema({"verdict": TEXT, "worth": FLOAT})
 PICKS = pa.schema({"update": INT, "slot": INT, "trajectory_id": TEXT, "source": TEXT, "weight": FLOAT, "rule": TEXT})
 
 
@@ -40,6 +42,7 @@ class Scope:
     base_policy_id: str  # whose tokenizer the rollouts have to be of
     parent_id: str  # the policy to be trained
     verifier_id: str
+    reward: Reward
     baseline: str
     beta: float
     per_iteration: int  # rollouts of an iteration, about; how far back to look first
@@ -57,6 +60,7 @@ def scope(
         base_policy_id=base_policy_id,
         parent_id=parent_id,
         verifier_id=verifier_id(config.score.verifier),
+        reward=config.reward,
         baseline=config.train.baseline,
         beta=config.train.beta,
         per_iteration=n_fresh(config),
@@ -80,9 +84,9 @@ def rows(store: Store, where: Scope, settings: Replay, pass_id: str, iteration: 
         raise UserError(
             f"pass {pass_id}: there is nothing to train on: "
             f"{'no rollout of its iteration' if own else f'no rollout in {store.layout.root} that this policy can read'} "
-            f"was judged by {where.verifier_id}; "
+            f"was judged by {where.verifier_id}, which `reval rescore` has them judged by; "
             '`reval sql "SELECT verifier_id, verdict, split, count(n_response_tokens) FROM rollouts GROUP BY ALL"` '
-            "says why: held-out questions and text without token ids are not trained on"
+            "says more: held-out questions and text without token ids are not trained on"
         )
     found = draw(connection, settings, pass_id, iteration, fresh=own)
     if not len(found) and settings.if_short != "wait":
@@ -142,6 +146,9 @@ def _eligible(store: Store, scope: Scope, now: int, since: int) -> duckdb.DuckDB
     names = db.connect(store, scope.versions, only=generators, keep=keep).execute(generators, [since]).fetchall()
     keep["policies"] = holding([scope.base_policy_id, *(name for (name,) in names)])
     connection = db.connect(store, scope.versions, only=db.sql("eligible"), keep=keep)
+    worth = {verdict: getattr(scope.reward, verdict) for verdict in Verdict}
+    shaped = [{"verdict": verdict, "worth": value} for verdict, value in worth.items() if value is not None]
+    connection.register("shaping", pa.Table.from_pylist(shaped, SHAPING))
     own = "SELECT tokenizer_digest FROM policies WHERE policy_id = $1"
     found = connection.execute(own, [scope.base_policy_id]).fetchone()
     inputs = {
@@ -151,6 +158,8 @@ def _eligible(store: Store, scope: Scope, now: int, since: int) -> duckdb.DuckDB
         "verifier_id": scope.verifier_id,
         "now": now,
         "since": since,
+        "length_penalty": scope.reward.length_penalty,
+        "length_buffer_tokens": scope.reward.length_buffer_tokens,
     }
     connection.execute(f"CREATE TEMP TABLE eligible AS {db.sql('eligible')}", inputs)
     return connection

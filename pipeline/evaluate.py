@@ -14,7 +14,7 @@ from pipeline.progress import bar
 from pipeline.run import Processes, Run, policy_location
 from pipeline.score import verdicts
 from pipeline.store import Store
-from pipeline.verifiers import verifier_id
+from pipeline.verifiers import verifier
 from reval.config import Config
 from schemas import digest
 from schemas.enums import FinishReason
@@ -136,10 +136,12 @@ def _answers(
     answers = pa.Table.from_pylist(rows)
     asked = work.take(answers["row"]).select(["prompt_id", "gold_answer"])
     answers = answers.drop_columns(["row"]).append_column("prompt_id", asked["prompt_id"])
-    judged = verdicts(
-        processes.verifiers, config.score.verifier, answers.append_column("gold_answer", asked["gold_answer"]), title
-    )
-    constants = {**names, "verifier_id": verifier_id(config.score.verifier)}
+    judge = verifier(config.score.verifier)
+    with bar(title) as progress:
+        judged = verdicts(
+            processes.verifiers, judge, asked["gold_answer"].to_pylist(), answers["response_text"].to_pylist(), progress
+        )
+    constants = {**names, "verifier_id": judge.verifier_id}
     columns = {name: answers[name] for name in answers.column_names}
     columns |= {name: pa.array([value] * len(answers)) for name, value in constants.items()}
     return {"evaluations": pa.table({**columns, "verdict": judged["verdict"], "reward": judged["reward"]})}

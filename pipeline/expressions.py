@@ -18,13 +18,16 @@ from schemas import UserError
 NUMBERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT"}
 
 
-def wanted(store: Store, versions: Versions, where: str) -> pa.Table:
+def wanted(store: Store, versions: Versions, where: str, setting: str = "retrain.where") -> pa.Table:
     """The trajectory_id of every rollout that meets a condition over the view `rollouts`, at a state of the archive.
+
+    Args:
+        setting: where the condition was written, for what is said of it.
 
     Raises:
         UserError: the condition is not one expression, draws on chance or the clock, or does not run.
     """
-    setting = f"retrain.where = {where!r}"
+    setting = f"{setting} = {where!r}"
     _check(f"SELECT 1 FROM rollouts WHERE ({where}\n)", setting, subqueries=True)
     try:
         return db.ask(store, f"SELECT trajectory_id FROM rollouts WHERE ({where}\n)", versions).read_all()

@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 from pipeline import check, db, torn
 from pipeline.files import put_aside
 from pipeline.layout import shard_file
+from pipeline.materialise import commit
 from pipeline.reference import sums
 from pipeline.run import Processes
-from pipeline.score import judged
+from pipeline.score import shards
 from pipeline.store import Store
-from pipeline.verifiers import verifier_id
+from pipeline.verifiers import verifier
 from reval.config import Config, recorded
 from schemas import TABLES, digest
 
@@ -69,13 +70,12 @@ def _again(store: Store) -> Iterator[str]:
     """Judges again what lost its verdict, and computes again the references that finished passes had."""
     for run in db.query(store, "runs_recorded").to_pylist():
         config = recorded(run["recipe"], run["config"])
-        judge = verifier_id(config.score.verifier)
-        work = db.query(store, "lost_verdicts", run_id=run["run_id"], verifier_id=judge)
+        work = db.query(store, "lost_verdicts", run_id=run["run_id"], verifier=config.score.verifier)
         if run["flow"] == "iterate" and len(work):
+            judge = verifier(config.score.verifier)
             with closing(Processes(config, store)) as processes:
-                rows = judged(processes.verifiers, store, config.score.verifier, judge, work, "judge again")
-            store.write(f"repair/{digest(judge, *work['trajectory_id'].to_pylist())}", {"verdicts": rows})
-            yield f"{len(rows):,} verdicts of run {run['run_id']} by {judge}: judged again"
+                commit(store, "repair", shards(store, processes, judge, work, "judge again"))
+            yield f"{len(work):,} verdicts of run {run['run_id']} by {judge.verifier_id}: judged again"
     work, config = db.query(store, "lost_references"), Config(recipe="repair")
     for reference_id in sorted(set(work["reference_id"].to_pylist())):
         part = work.filter(pc.field("reference_id") == reference_id)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import db
+from pipeline import db, versions
 from pipeline.replay import drawn
 from pipeline.run import Processes, Run
 from pipeline.store import Store
@@ -47,6 +47,9 @@ def repeat(store: Store, pass_id: str, *, verbose: bool = False) -> Repeated:
     if row["micro_batch_tokens"] is not None:
         runtime = config.runtime.model_copy(update={"micro_batch_tokens": row["micro_batch_tokens"]})
         config = config.model_copy(update={"runtime": runtime})
+    # Under the verifier it drew from then, whatever version is here now.
+    verifier_id = row["verifier_id"] or _judge_then(store, config.score.verifier, row["snapshot_id"])
+    config = config.model_copy(update={"score": config.score.model_copy(update={"verifier": verifier_id})})
     processes = Processes(config, store, verbose=verbose)
     run = Run(row["run_id"], row["flow"], config, store, row["base_policy_id"], processes)
     folder = store.layout.scratch(f"repeat-{pass_id}")
@@ -67,3 +70,10 @@ def repeat(store: Store, pass_id: str, *, verbose: bool = False) -> Repeated:
         shutil.rmtree(folder, ignore_errors=True)
     same = result["weights_digest"] == row["weights_digest"]
     return Repeated(max(len(again), len(stored)), n_equal, same, pc.max(gaps).as_py())
+
+
+def _judge_then(store: Store, verifier: str, snapshot_id: str) -> str:
+    """The verifier that a pass which does not say drew from: the last version of its recipe's there was."""
+    state = versions.resolve(store, snapshot_id).versions
+    found = db.rows(db.connect(store, state, only=db.sql("judge_then")), "judge_then", verifier=verifier)
+    return found["verifier_id"][0].as_py() if len(found) else verifier

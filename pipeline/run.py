@@ -14,9 +14,10 @@ from pipeline import db, draws, prompts, schedule, versions
 from pipeline.engines import EngineProcess, installed_version
 from pipeline.locks import Held, words
 from pipeline.policies import EMBEDDED, base_policy, find_base, known_base
+from pipeline.pool import Pool
 from pipeline.store import Store
-from pipeline.verifiers import IMPORTED
-from pipeline.workers import Pool, Worker
+from pipeline.verifiers import verifier, verifier_id
+from pipeline.workers import Worker
 from reval.config import Config, Retrain, differences, recorded
 from schemas import UserError, check_name
 
@@ -71,7 +72,8 @@ class Processes:
     def verifiers(self) -> Pool:
         n_workers = self._runtime.verifier_workers or len(os.sched_getaffinity(0))
         log = self._store.layout.log(self.who, "verifier")
-        return Pool("pipeline.verifier_process", n_workers, self._score.max_seconds, log)
+        name = verifier(self._score.verifier).name
+        return Pool("pipeline.verifier_process", n_workers, self._score.max_seconds, log, name=name)
 
     @property
     def _take_turns(self) -> bool:
@@ -176,11 +178,8 @@ def check(
     check_name("run", name or config.recipe)
     if flow in ("iterate", "evaluate"):
         installed_version(config.runtime.engine)
-        if config.score.verifier == IMPORTED:
-            raise UserError(
-                "score.verifier = 'imported' stands for labels that came with a file and judges no new answer: "
-                "only `reval retrain` can use it; use math here"
-            )
+        verifier(config.score.verifier)
+    verifier_id(config.score.verifier)
     if flow == "iterate":
         schedule.check(config)
         if config.retrain != Retrain():

@@ -14,6 +14,7 @@ from pipeline.fetch import TOKEN_IDS, fetch
 from pipeline.materialise import Shard, materialise
 from pipeline.progress import bar
 from pipeline.run import Run
+from pipeline.verifiers import verifier_id
 from reval.weights import tokenizer_digest
 from schemas import UserError
 
@@ -39,6 +40,7 @@ def train(run: Run, iteration: int) -> None:
             "snapshot_id": run.snapshot_id(iteration),
             "objective": run.config.train.objective,
             "config": run.config.record_json(),
+            "verifier_id": verifier_id(run.config.score.verifier),
             "micro_batch_tokens": run.config.runtime.micro_batch_tokens,
             **{key: result[key] for key in ("n_updates", "n_draws", "n_tokens", "loss", "grad_norm", "seconds")},
         }

@@ -1,24 +1,47 @@
-"""A verifier in a process of its own: model output is hostile text, so it is judged where it can be killed."""
+"""A verifier in a process of its own: model output is hostile text, so it is judged where it can be killed, and where it
+could do no harm even if a parser were talked into running it.
+"""
 
+import os
+import sys
 from typing import Any
 
-from pipeline.workers import limit_memory, serve
+from pipeline.pool import Handler, serve_items
+from pipeline.verifiers import REWARDS, verifier
 
-MEMORY_BYTES = 2 << 30
+LONGEST_ANSWER = 1000
+# What no parser of an answer needs: processes, sockets, and changes to files.
+_NEVER = {
+    *("os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "subprocess.Popen", "os.kill"),
+    *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod"),
+    *("socket.connect", "socket.bind", "ctypes.dlopen"),
+}
 
 
-def main() -> None:
-    from pipeline.verifiers import math
+def start(name: str) -> Handler:
+    """The handler of items, each a gold answer and an answer (null: none was read), by a verifier's name."""
+    found = verifier(name)
+    if found.prepare is not None:
+        found.prepare()  # a user's own function: what that may do is the user's affair
+    else:
+        found.judge(found.example[0], found.read(found.example[1]))  # what it imports, it imports now
+        sys.addaudithook(_refuse)
 
-    limit_memory(MEMORY_BYTES)
-    judges = {"math": math.judge}
+    def judge(gold_answer: str, answer: str | None) -> dict[str, Any]:
+        verdict, extracted, worth = found.judge(gold_answer, answer)
+        return {
+            "verdict": verdict,
+            "reward": REWARDS[verdict] if worth is None else worth,
+            "extracted_answer": extracted and extracted[:LONGEST_ANSWER],
+        }
 
-    def judge(verifier: str, gold_answer: str, response_text: str) -> dict[str, Any]:
-        verdict, extracted = judges[verifier](gold_answer, response_text)
-        return {"verdict": verdict, "extracted_answer": extracted}
+    return judge
 
-    serve({"ready": lambda: {}, "judge": judge})
+
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in _NEVER or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
+        raise PermissionError(f"{event}: no answer has to do this")
 
 
 if __name__ == "__main__":
-    main()
+    serve_items(start)

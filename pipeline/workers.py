@@ -1,25 +1,22 @@
-"""Child processes that can be killed: one that answers calls, and a pool of them with a deadline per item.
+"""Child processes that can be killed and that answer calls.
 
 A call is a JSON header and, where rows travel, an Arrow table, over a socket pair; nothing is pickled. A child dies
 with its parent however the parent dies: the kernel closes the parent's end of a pipe that the child watches. A child
 that breaks is reported with the last line of its log, and where that lies.
 """
 
+import fcntl
 import inspect
 import json
 import os
-import resource
+import select
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -30,8 +27,6 @@ from schemas import Failure, UserError
 Progress = Callable[[int, int], None]
 Handler = Callable[..., Any]
 STOP_SECONDS = 10
-# Workers of a pool that may die before their first item: one killed from outside is replaced, a broken one is an error.
-MAX_STILLBORN = 3
 
 
 class WorkerDied(Failure):
@@ -103,23 +98,28 @@ class Worker:
         try:
             _send(self.connection, {"method": method, **params}, table)
         except OSError:
-            self._raise_dead()
+            raise self.death() from None
 
     def receive(self) -> tuple[dict[str, Any], pa.Table | None]:
         try:
             return _receive(self.connection)
         except (EOFError, OSError):
-            self._raise_dead()
+            raise self.death() from None
 
-    def _raise_dead(self) -> NoReturn:
+    def exit_code(self) -> int | None:
+        """How the child ended, a signal's number as negative; null: it does not end."""
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_SECONDS)
-        code = self._process.poll()
+            return self._process.wait(STOP_SECONDS)
+        return None
+
+    def death(self) -> WorkerDied:
+        """What to say of a child that is gone."""
+        code = self.exit_code()
         if code is not None and code < 0:  # its last words have nothing to do with it
             how = f"was killed by {signal.Signals(-code).name}, which is often for want of memory"
             where = f"; its output is in {self._log}" if self._log else ""
-            raise WorkerDied(f"{self.module} {how}{where}; the same command goes on from what is committed") from None
-        raise WorkerDied(f"{self.module} ended with exit code {code}{self._where()}") from None
+            return WorkerDied(f"{self.module} {how}{where}; the same command goes on from what is committed")
+        return WorkerDied(f"{self.module} ended with exit code {code}{self._where()}")
 
     def _where(self) -> str:
         if self._log is None:
@@ -157,7 +157,7 @@ def serve(handlers: Mapping[str, Handler]) -> NoReturn:
     table, or a pair of both.
     """
     connection = Connection(int(sys.argv[1]))
-    threading.Thread(target=_die_with_parent, args=(int(sys.argv[2]),), daemon=True).start()
+    die_with_parent(int(sys.argv[2]))
     while True:
         try:
             header, table = _receive(connection)
@@ -180,9 +180,12 @@ def serve(handlers: Mapping[str, Handler]) -> NoReturn:
             _send(connection, *((values, rows) if isinstance(values, dict) else ({}, values)))
 
 
-def _die_with_parent(watched: int) -> None:
-    os.read(watched, 1)  # returns only when the parent's end is closed
-    os._exit(1)
+def die_with_parent(watched: int) -> None:
+    """Lets the kernel end this process when the other end of a pipe is closed, whatever this process is busy with."""
+    fcntl.fcntl(watched, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(watched, fcntl.F_SETFL, os.O_ASYNC)  # SIGIO, whose default is the end
+    if select.select([watched], [], [], 0)[0]:  # it was closed before
+        os._exit(1)
 
 
 def _send(connection: Connection, header: Mapping[str, Any], table: pa.Table | None) -> None:
@@ -199,119 +202,3 @@ def _receive(connection: Connection) -> tuple[dict[str, Any], pa.Table | None]:
     if not header.pop("rows"):
         return header, None
     return header, pa.ipc.open_stream(connection.recv_bytes()).read_all()
-
-
-def limit_memory(n_bytes: int) -> None:
-    """Caps the calling process's address space; an allocation beyond it is a MemoryError there."""
-    resource.setrlimit(resource.RLIMIT_AS, (n_bytes, n_bytes))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one item: the handler's values, or why there are none."""
-
-    values: dict[str, Any] | None
-    failure: str | None  # "timeout" or "crashed"; null: there are values
-    seconds: float
-
-
-class Pool:
-    """Workers that share a stream of items. One that overruns an item's deadline or dies is replaced, and the other items
-    do not wait for it. A death may be none of the item's doing (the kernel killed the worker for memory, between two
-    items even), so the item is tried once more; an overrun, or a second death, is what becomes of it.
-    """
-
-    def __init__(self, module: str, n_workers: int, seconds: float, log: Path) -> None:
-        """`seconds` is the deadline of one item; a worker's own start does not count."""
-        self._module, self._seconds, self._log = module, seconds, log
-        self._starting: set[int] = set()
-        self._n_stillborn = 0
-        self._workers = [self._start(place) for place in range(n_workers)]
-
-    def _start(self, place: int) -> Worker:
-        log = self._log.with_stem(f"{self._log.stem}-{place}")
-        # One thread each: the workers are as many as the cores.
-        worker = Worker(self._module, log=log, environment={"OMP_NUM_THREADS": "1"})
-        worker.send("ready")
-        self._starting.add(place)
-        return worker
-
-    def map(self, method: str, items: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Outcome]]:
-        """Each item's index and outcome, as they finish.
-
-        Raises:
-            WorkerDied: workers do not even start.
-        """
-        waiting = deque(range(len(items)))
-        outlived: set[int] = set()  # items whose worker died
-        busy: dict[int, tuple[int, float]] = {}  # place of a worker -> its item and when that was sent
-        for place in set(range(len(self._workers))) - self._starting:
-            self._feed(place, method, items, waiting, busy)
-        n_done = 0
-        while n_done < len(items):
-            until = min((sent for _, sent in busy.values()), default=float("inf")) + self._seconds
-            watched = {self._workers[place].connection: place for place in {*busy, *self._starting}}
-            patience = None if until == float("inf") else max(0.0, until - time.monotonic())
-            answered = {watched[connection] for connection in wait(list(watched), patience)}  # type: ignore[index]
-            now = time.monotonic()
-            for place in answered & self._starting:
-                answered.discard(place)
-                try:
-                    self._workers[place].receive()
-                except WorkerDied:
-                    self._n_stillborn += 1
-                    if self._n_stillborn > MAX_STILLBORN:
-                        raise
-                    self._replace(place)
-                    continue
-                self._starting.discard(place)
-                self._feed(place, method, items, waiting, busy)
-            for place, (item, sent) in list(busy.items()):
-                if place in answered:
-                    outcome = self._collect(place, now - sent)
-                    if place in self._starting and item not in outlived:
-                        outlived.add(item)
-                        waiting.append(item)
-                        del busy[place]
-                        continue
-                elif now - sent >= self._seconds:
-                    self._replace(place)
-                    outcome = Outcome(None, "timeout", now - sent)
-                else:
-                    continue
-                del busy[place]
-                n_done += 1
-                if place not in self._starting:
-                    self._feed(place, method, items, waiting, busy)
-                yield item, outcome
-
-    def _feed(
-        self,
-        place: int,
-        method: str,
-        items: Sequence[Mapping[str, Any]],
-        waiting: deque[int],
-        busy: dict[int, tuple[int, float]],
-    ) -> None:
-        if not waiting:
-            return
-        item = waiting.popleft()
-        busy[place] = (item, time.monotonic())
-        with suppress(WorkerDied):  # it died between items: the connection says so when it is collected
-            self._workers[place].send(method, **items[item])
-
-    def _collect(self, place: int, seconds: float) -> Outcome:
-        try:
-            answer = self._workers[place].receive()
-        except WorkerDied:
-            self._replace(place)
-            return Outcome(None, "crashed", seconds)
-        return Outcome(None, "crashed", seconds) if "error" in answer[0] else Outcome(answer[0], None, seconds)
-
-    def _replace(self, place: int) -> None:
-        self._workers[place].kill()
-        self._workers[place] = self._start(place)
-
-    def close(self) -> None:
-        for worker in self._workers:
-            worker.close()

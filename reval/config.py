@@ -50,10 +50,27 @@ class Generate(Section):
 
 
 class Score(Section):
-    verifier: Literal["math", "imported"] = "math"
-    """`imported`: the labels that came with imported rollouts, to retrain on them."""
+    verifier: str = "math"
+    """Who judges, as `reval verifiers` lists them. To retrain on: also `imported`, labels that came with a file, and
+    NAME@VERSION, what an older version said."""
     max_seconds: float = Field(5.0, gt=0)
     """A check is killed after this long, and its rollout has no reward."""
+
+
+class Reward(Section):
+    """What a verdict is worth to training; judging knows nothing of it. Null: what the verifier says, 1 for correct, 0
+    for wrong and no_answer, and for the others nothing: they are not trained on."""
+
+    correct: float | None = None
+    wrong: float | None = None
+    no_answer: float | None = None
+    bad_gold: float | None = None
+    timeout: float | None = None
+    crashed: float | None = None
+    length_penalty: float = Field(0.0, ge=0)
+    """A response of n tokens loses length_penalty · clip((n − (L − c)) / c, 0, 1), where L is the limit it was generated
+    under and c is length_buffer_tokens: nothing up to L − c, all of it at L (arXiv 2503.14476, Eq. 13)."""
+    length_buffer_tokens: int = Field(1024, ge=1)
 
 
 class Recency(Section):
@@ -199,6 +216,7 @@ class Config(Section):
     policy: Policy = Policy()
     generate: Generate = Generate()
     score: Score = Score()
+    reward: Reward = Reward()
     replay: Replay = Replay()
     retrain: Retrain = Retrain()
     train: Train = Train()

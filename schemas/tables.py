@@ -16,7 +16,7 @@ from schemas import enums
 # null, is a table's `version` instead, and old archives take it on when they are opened.
 ARCHIVE_FORMAT = 1
 # The first reval that reads what this one writes: what an older one tells its user to install.
-READABLE_SINCE = "0.3.0"
+READABLE_SINCE = "0.4.0"
 
 TEXT, INT, FLOAT = pa.string(), pa.int64(), pa.float64()
 TOKENS = pa.list_(pa.int32())
@@ -218,11 +218,21 @@ _TABLES = (
             C(
                 "reward",
                 FLOAT,
-                "1 for correct, 0 for wrong or no_answer; what the file says, if imported.",
+                "1 for correct, 0 for wrong or no_answer; what the file says, if imported, or a user's function.",
                 null="no judgement was reached",
             ),
-            C("extracted_answer", TEXT, "The answer as read from the response.", null="none was read"),
-            C("seconds", FLOAT, "Seconds the check took.", null="it came with an imported file"),
+            C(
+                "extracted_answer",
+                TEXT,
+                "The answer as read from the response, cut at 1,000 characters.",
+                null="none was read",
+            ),
+            C(
+                "seconds",
+                FLOAT,
+                "Seconds the check took; 0 if the same answer to the same gold answer was checked beside it.",
+                null="it came with an imported file",
+            ),
             C("iteration", INT, "The rollout's iteration, as in trajectories.", null="made by reval 0.2 or before"),
         ),
         version=3,
@@ -253,7 +263,7 @@ _TABLES = (
             C("source", TEXT, "Which part of the schedule drew it.", enum=enums.Source),
             C("age_iterations", INT, "Iterations from its generation to the newest rollout the pass could see."),
             C("weight", FLOAT, "Factor on its loss; 1 where the rule draws without bias."),
-            C("reward", FLOAT, "Its reward at the pass's snapshot."),
+            C("reward", FLOAT, "Its reward at the pass's snapshot, as the recipe's [reward] has it."),
             C("baseline", FLOAT, "What is subtracted from the reward to make the target; 0 for raw."),
             C("rule", TEXT, "The draw rule that took it; fresh: it is of the newest batch.", null="made by reval 0.2"),
         ),
@@ -288,7 +298,8 @@ _TABLES = (
             C("reference_id", TEXT, "The reference policy."),
             C("snapshot_id", TEXT, "The snapshot its draws were made from."),
             C("objective", TEXT, "The loss."),
-            C("config", TEXT, "The replay and train settings, as JSON."),
+            C("config", TEXT, "The settings of its run, as JSON."),
+            C("verifier_id", TEXT, "The verifier whose verdicts it drew from.", null="made by reval 0.3 or before"),
             C(
                 "micro_batch_tokens",
                 INT,
@@ -302,7 +313,7 @@ _TABLES = (
             C("grad_norm", FLOAT, "Mean over updates of the gradient norm before clipping.", null=WAITED),
             C("seconds", FLOAT, "Seconds the pass took, model loading and saving included."),
         ),
-        version=3,
+        version=4,
     ),
     Table(
         "evaluations",

@@ -64,7 +64,7 @@ def test_every_view_works_on_an_empty_archive(store, view) -> None:
 def test_columns_explain_themselves(store) -> None:
     found = db.ask(store, "SELECT comment FROM duckdb_columns() WHERE table_name = 'verdicts' AND column_name = 'reward'")
     assert found.read_all()["comment"].to_pylist() == [
-        "1 for correct, 0 for wrong or no_answer; what the file says, if imported. Null: no judgement was reached."
+        "1 for correct, 0 for wrong or no_answer; what the file says, if imported, or a user's function. Null: no judgement was reached."
     ]
 
 

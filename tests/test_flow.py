@@ -16,9 +16,9 @@ import pytest
 from flows.report import end
 from pipeline import db, evaluate, generate, recipes, reference, replay, score, train
 from pipeline.engine_check import WrongWeights
+from pipeline.pool import Outcome, Pool
 from pipeline.run import open_run
 from pipeline.store import Store
-from pipeline.workers import Outcome, Pool
 from schemas import TABLES, UserError
 from tests.conftest import REVAL, SMALL, environment, random_model, reval, settings
 
@@ -328,8 +328,8 @@ def test_a_batch_nobody_judged_is_no_batch(tmp_path, monkeypatch) -> None:
             generate.generate(run, iteration)
             if iteration == 2:
 
-                def late(self: Pool, method: str, items: list) -> Iterator[tuple[int, Outcome]]:
-                    yield from ((item, Outcome(None, "timeout", 5.0)) for item in range(len(items)))
+                def late(self: Pool, items: list) -> Iterator[tuple[int, Outcome]]:
+                    yield from ((item, Outcome({}, "timeout", 5.0)) for item in range(len(items)))
 
                 monkeypatch.setattr(Pool, "map", late)
             score.score(run, iteration)

@@ -406,6 +406,6 @@ class TestSources:
     def test_labels_judge_nothing_new(self, tmp_path) -> None:
         config = recipes.load("arithmetic", {"score.verifier": "imported", "runtime.engine": "transformers"})
         for flow in ("iterate", "evaluate"):
-            with pytest.raises(UserError, match=r"score.verifier = 'imported' .* only `reval retrain` can use it"):
+            with pytest.raises(UserError, match=r"verifier 'imported' .* only `reval retrain` can use it"):
                 check(flow, config, tmp_path / "archive")
         assert not (tmp_path / "archive").exists()

@@ -28,7 +28,7 @@ NEW_COLUMNS = {
     "verdicts": ("iteration",),
     "references": ("pass_id",),
     "draws": ("rule",),
-    "passes": ("micro_batch_tokens",),
+    "passes": ("micro_batch_tokens", "verifier_id"),
     "snapshots": ("n_rows",),
 }
 NEVER_NULL = {

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.verifiers import REWARDS, verifier_id
-from pipeline.workers import Pool
+from pipeline.pool import Outcome, Pool
+from pipeline.verifiers import REWARDS, verifier, verifier_id
 from schemas.enums import Verdict
 
 GOLDEN = [
@@ -29,14 +29,14 @@ GOLDEN = [
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory):
-    made = Pool("pipeline.verifier_process", 2, 3.0, tmp_path_factory.mktemp("logs") / "verifier.log")
+    made = Pool("pipeline.verifier_process", 2, 3.0, tmp_path_factory.mktemp("logs") / "verifier.log", name="math")
     yield made
     made.close()
 
 
-def judge(pool: Pool, pairs: list[tuple[str, str]]) -> list:
-    items = [{"verifier": "math", "gold_answer": gold, "response_text": text} for gold, text in pairs]
-    found = dict(pool.map("judge", items))
+def judge(pool: Pool, pairs: list[tuple[str, str]]) -> list[Outcome]:
+    read = verifier("math").read
+    found = dict(pool.map([(gold, read(text)) for gold, text in pairs]))
     assert sorted(found) == list(range(len(pairs))), "every item has one outcome"
     return [found[i] for i in range(len(pairs))]
 
@@ -58,8 +58,8 @@ def test_hostile_text_costs_its_deadline_and_nothing_else(pool) -> None:
 
 
 def test_a_worker_that_dies_is_replaced(pool) -> None:
-    for worker in pool._workers:
-        os.kill(worker.pid, 9)
+    for place in pool._places:
+        os.kill(place.worker.pid, 9)
     outcomes = judge(pool, [("7", r"\boxed{7}")] * 20)
     assert [outcome.failure for outcome in outcomes] == [None] * 20, "no item pays for a kill from outside"
 

@@ -11,17 +11,32 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from typing import NamedTuple
 
 from schemas import UserError
 from schemas.enums import Verdict
 
 # Labels that came with a file: no judge of ours.
 IMPORTED = "imported"
+# What a verdict is worth where no recipe says otherwise. No judgement, no reward: a check that timed out is not wrong.
+REWARDS: dict[Verdict, float | None] = {
+    Verdict.CORRECT: 1.0,
+    Verdict.WRONG: 0.0,
+    Verdict.NO_ANSWER: 0.0,
+    Verdict.BAD_GOLD: None,
+    Verdict.TIMEOUT: None,
+    Verdict.CRASHED: None,
+}
 NAMES = ("math", "gsm8k", "multiple_choice", "exact", "numeric", "python")
 _SPEC = re.compile(r"([^:@]*)(?::([^@]*))?(?:@(.*))?", re.DOTALL)
 
-# The verdict and the answer as it was read (null: none was read).
-Judgement = tuple[Verdict, str | None]
+
+class Judgement(NamedTuple):
+    """What a verifier says. `worth` is null, but where it says by how much."""
+
+    verdict: Verdict
+    extracted_answer: str | None  # as read; null: none was read
+    worth: float | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +51,7 @@ class Verifier:
         read: the part of a response that is judged, nothing else of it matters; null: there is no answer. It is linear
             in the response's length, whatever that says.
         judge: a gold answer and what was read to a judgement; called only where it can be killed.
+        prepare: brings in what judging needs, or says what is wrong with it; null: to judge the example does that.
     """
 
     name: str
@@ -44,6 +60,7 @@ class Verifier:
     example: tuple[str, str]
     read: Callable[[str], str | None]
     judge: Callable[[str, str | None], Judgement]
+    prepare: Callable[[], None] | None = None
 
     @property
     def verifier_id(self) -> str:
@@ -59,7 +76,10 @@ def verifier(asked: str) -> Verifier:
     """
     name, argument, version = split(asked)
     if name == IMPORTED:
-        raise UserError("the verifier 'imported' stands for labels that came with a file and judges no answer")
+        raise UserError(
+            "the verifier 'imported' stands for labels that came with a file and judges no new answer: only "
+            "`reval retrain` can use it; `reval verifiers` lists those that judge"
+        )
     if name not in NAMES:
         close = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(NAMES)}"

@@ -44,10 +44,12 @@ def judge(gold_answer: str, answer: str | None) -> Judgement:
 
     gold = _gold(gold_answer)
     if not gold:
-        return Verdict.BAD_GOLD, None
+        return Judgement(Verdict.BAD_GOLD, None)
     # Priority 0 reads a boxed answer before any other expression in the response.
-    found = parse(answer or "", (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()), parsing_timeout=None)
+    found = parse(
+        answer or "", (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()), parsing_timeout=None
+    )
     if not found:
-        return Verdict.NO_ANSWER, None
+        return Judgement(Verdict.NO_ANSWER, None)
     right = verify(gold, found, timeout_seconds=None)
-    return (Verdict.CORRECT if right else Verdict.WRONG), str(found[-1])
+    return Judgement(Verdict.CORRECT if right else Verdict.WRONG, str(found[-1]))

@@ -1,10 +1,38 @@
--- rollouts: one row per trajectory with its prompt, text and verdict (of several, the last by verifier_id): the join a
--- person wants.
+-- rollouts: one row per trajectory with its prompt, text and verdict: the join a person wants. Of several verdicts it is that
+-- of the verifier its run's recipe names, else a label that came with it, else the last by name; of several versions the last.
 -- verdict, reward and extracted_answer are null until the trajectory is scored. No order.
-WITH judged AS (
-    SELECT trajectory_id, verifier_id, verdict, reward, extracted_answer
-    FROM verdicts
-    QUALIFY row_number() OVER (PARTITION BY trajectory_id ORDER BY verifier_id DESC) = 1
+WITH asked AS (
+    SELECT run_id, json_extract_string(config, '$.score.verifier') AS verifier FROM runs
+    UNION ALL
+    SELECT NULL, NULL
+),
+ranked AS (
+    SELECT
+        a.run_id, j.verifier_id,
+        row_number() OVER (
+            PARTITION BY a.run_id
+            ORDER BY
+                j.verifier_id = a.verifier DESC, j.name = a.verifier DESC, j.name = 'imported' DESC,
+                j.name DESC, j.version DESC, j.verifier_id DESC
+        ) AS rank
+    FROM asked a
+    CROSS JOIN judges j
+),
+disputed AS (
+    SELECT trajectory_id FROM verdicts GROUP BY trajectory_id HAVING count(*) > 1
+),
+judged AS (
+    SELECT v.trajectory_id, v.verifier_id, v.verdict, v.reward, v.extracted_answer
+    FROM verdicts v
+    ANTI JOIN disputed d USING (trajectory_id)
+    UNION ALL
+    SELECT v.trajectory_id, v.verifier_id, v.verdict, v.reward, v.extracted_answer
+    FROM verdicts v
+    SEMI JOIN disputed d USING (trajectory_id)
+    JOIN trajectories t USING (trajectory_id)
+    LEFT JOIN runs r USING (run_id)
+    JOIN ranked k ON k.verifier_id = v.verifier_id AND k.run_id IS NOT DISTINCT FROM r.run_id
+    QUALIFY row_number() OVER (PARTITION BY v.trajectory_id ORDER BY k.rank) = 1
 )
 SELECT
     t.run_id, t.iteration, t.policy_id, t.trajectory_id, t.group_id, t.sample_index,

@@ -1,0 +1,303 @@
+"""A pool of child processes that work on items under a deadline each; no item can hang, crash or delay the others.
+
+A worker has a few items ahead, so that it never waits for us; answers come back one by one, so that the first that is
+missing is the one it is at. An item that overruns its deadline costs the worker its life and nobody else anything: what
+was sent behind it goes to others as soon as it is slow, and by the time it is killed a successor stands ready.
+
+What a worker's death says of its item: SIGKILL comes from outside (a person, the kernel for want of memory), so the item
+is tried again, MAX_KILLS times; anything else was the item's doing. Messages are lines of JSON; nothing is pickled.
+"""
+
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pipeline.workers import Worker, die_with_parent
+from schemas import UserError
+
+AHEAD_SECONDS, MOST_AHEAD = 0.02, 64
+SLOW_SECONDS = 0.1
+# While every worker has enough to do, answers gather for so long: to wake for each would cost as much as it took to make.
+GATHER_SECONDS = 0.002
+START_SECONDS = 60
+MAX_KILLS = 3
+# Workers in a row that may die before they are ready: one killed from outside is replaced, a broken one is an error.
+MAX_STILLBORN = 3
+# Memory of a worker beyond what it starts with. An allocation past HARD fails; libraries swallow that error and go on
+# to a wrong answer, so what has touched SOFT is no answer (they are two doublings apart, and big numbers grow by
+# doubling). A worker that is left with more than KEPT is replaced.
+HARD_BYTES, SOFT_BYTES, KEPT_BYTES = 2 << 30, 512 << 20, 128 << 20
+# Nothing that takes less touches that much memory.
+QUICK_SECONDS = 0.01
+
+Handler = Callable[..., dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one item: the handler's values, or why there are none."""
+
+    values: dict[str, Any]  # empty: it failed
+    failure: str | None  # "timeout" or "crashed"; null: it did not
+    seconds: float
+
+
+@dataclass(eq=False)
+class _Place:
+    """A worker and what it was sent. Of `sent`, it is at the first; null: taken back since, its answer is dropped."""
+
+    worker: Worker
+    number: int
+    since: float  # when it began with what it is at
+    ready: bool = False
+    slow: bool = False
+    sent: deque[int | None] = field(default_factory=deque)
+    outgoing: bytearray = field(default_factory=bytearray)
+    incoming: bytearray = field(default_factory=bytearray)
+
+    @property
+    def fd(self) -> int:
+        return self.worker.connection.fileno()
+
+
+class Pool:
+    """Workers that share a stream of items; they live from one `map` to the next. Not for two threads at once."""
+
+    def __init__(self, module: str, n_workers: int, seconds: float, log: Path, **settings: Any) -> None:
+        """Starts the workers.
+
+        Args:
+            module: its `main` ends in `serve_items`.
+            seconds: the deadline of one item; a worker's own start does not count.
+            log: where the workers' output goes, `-0`, `-1` … added.
+            settings: what the module's `start` is called with.
+        """
+        self._module, self._seconds, self._log, self._settings = module, seconds, log, settings
+        self._selector = selectors.DefaultSelector()
+        self._places: list[_Place] = []  # the workers in charge
+        self._spares: list[_Place] = []  # those that stand by
+        self._n_stillborn = 0
+        self._pace = AHEAD_SECONDS  # seconds of an item, as of late
+        for _ in range(n_workers):
+            self._places.append(self._start())
+
+    def map(self, items: Sequence[Sequence[Any]]) -> Iterator[tuple[int, Outcome]]:
+        """Each item's index and outcome, as they finish; an item is the handler's arguments.
+
+        Raises:
+            UserError: the settings are wrong, say the workers.
+            WorkerDied: workers do not even start.
+        """
+        for place in self._places:  # whoever mapped before may have left half-way
+            place.sent = deque(None for _ in place.sent)
+        waiting, kills, n_left = deque(range(len(items))), Counter[int](), len(items)
+        while n_left:
+            self._feed(items, waiting)
+            for place in self._listen():
+                for found in self._collect(place, waiting, kills):
+                    n_left -= 1
+                    yield found
+            for found in self._overdue(waiting):
+                n_left -= 1
+                yield found
+
+    def close(self) -> None:
+        for place in [*self._places, *self._spares]:
+            place.worker.kill()
+        self._selector.close()
+
+    def _start(self) -> _Place:
+        used = {place.number for place in [*self._places, *self._spares]}
+        number = next(n for n in range(len(used) + 1) if n not in used)
+        log = self._log.with_stem(f"{self._log.stem}-{number}")
+        # One thread each: the workers are as many as the cores. And sets are in the same order in all of them.
+        worker = Worker(self._module, log=log, environment={"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"})
+        place = _Place(worker, number, time.monotonic())
+        os.set_blocking(place.fd, False)
+        self._selector.register(place.fd, selectors.EVENT_READ, place)
+        self._send(place, self._settings)
+        return place
+
+    def _replace(self, place: _Place) -> None:
+        self._selector.unregister(place.fd)
+        place.worker.kill()
+        if place in self._spares:
+            self._spares.remove(place)
+            return
+        self._places.remove(place)
+        self._spares.sort(key=lambda spare: not spare.ready)
+        self._places.append(self._spares.pop(0) if self._spares else self._start())
+
+    def _feed(self, items: Sequence[Sequence[Any]], waiting: deque[int]) -> None:
+        """Gives each worker what lasts it for a while."""
+        depth = min(MOST_AHEAD, max(2, int(AHEAD_SECONDS / self._pace)))
+        for place in self._places:
+            if not place.ready or place.slow or len(place.sent) > depth // 2:
+                continue
+            while waiting and len(place.sent) < depth:
+                item = waiting.popleft()
+                if not place.sent:
+                    place.since = time.monotonic()
+                place.sent.append(item)
+                self._send(place, items[item])
+
+    def _send(self, place: _Place, message: Any) -> None:
+        place.outgoing += json.dumps(message).encode() + b"\n"
+        self._write(place)
+
+    def _write(self, place: _Place) -> None:
+        with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):  # of a death, reading says more
+            while place.outgoing:
+                del place.outgoing[: os.write(place.fd, place.outgoing)]
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if place.outgoing else 0)
+        if self._selector.get_key(place.fd).events != events:
+            self._selector.modify(place.fd, events, place)
+
+    def _listen(self) -> Iterator[_Place]:
+        """The workers that have said something, or died, as soon as there is one or something is overdue."""
+        if all(len(place.sent) > 1 for place in self._places):
+            time.sleep(GATHER_SECONDS)
+        until = [place.since + limit for place in [*self._places, *self._spares] if (limit := self._limit(place))]
+        patience = max(0.0, min(until) - time.monotonic()) if until else None
+        for key, events in self._selector.select(patience):
+            if events & selectors.EVENT_WRITE:
+                self._write(key.data)
+            if events & selectors.EVENT_READ:
+                yield key.data
+
+    def _limit(self, place: _Place) -> float:
+        """Seconds after which something has to be done about what a worker is at; 0: never."""
+        if not place.ready:
+            return START_SECONDS
+        return 0 if not place.sent else self._seconds if place.slow else min(SLOW_SECONDS, self._seconds)
+
+    def _collect(self, place: _Place, waiting: deque[int], kills: Counter[int]) -> Iterator[tuple[int, Outcome]]:
+        """What a worker has answered; or of one that died, what that means for its item."""
+        try:
+            data = os.read(place.fd, 1 << 20)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            yield from self._bury(place, waiting, kills)
+            return
+        *lines, place.incoming = (place.incoming + data).split(b"\n")
+        for answer in map(json.loads, lines):
+            place.since, place.slow = time.monotonic(), False
+            if "user_error" in answer:
+                raise UserError(answer["user_error"])
+            if not place.ready:
+                place.ready, self._n_stillborn = True, 0
+                continue
+            item = place.sent.popleft()
+            self._pace += 0.1 * (answer["seconds"] - self._pace)
+            if answer["leaves"]:
+                self._take_back(place, waiting)
+                self._replace(place)
+            if item is not None:
+                yield item, Outcome(answer["values"], answer["failure"], answer["seconds"])
+
+    def _bury(self, place: _Place, waiting: deque[int], kills: Counter[int]) -> Iterator[tuple[int, Outcome]]:
+        seconds = time.monotonic() - place.since
+        code = place.worker.exit_code()
+        if not place.ready:
+            self._stillborn(place)
+            return
+        item = place.sent.popleft() if place.sent else None
+        self._take_back(place, waiting)
+        self._replace(place)
+        if item is not None and code == -signal.SIGKILL and kills[item] < MAX_KILLS:
+            kills[item] += 1
+            waiting.append(item)
+        elif item is not None:
+            yield item, Outcome({}, "crashed", seconds)
+
+    def _overdue(self, waiting: deque[int]) -> Iterator[tuple[int, Outcome]]:
+        """Sees to the workers that take too long."""
+        for place in [*self._places, *self._spares]:
+            limit, seconds = self._limit(place), time.monotonic() - place.since
+            # An answer may have come while whoever asked was busy with another.
+            if not limit or seconds < limit or place.worker.connection.poll():
+                continue
+            if not place.ready:
+                self._stillborn(place)
+            elif not place.slow:
+                place.slow = True
+                at = place.sent.popleft()
+                n_behind = self._take_back(place, waiting)
+                place.sent.extend([at, *[None] * n_behind])
+                if len(self._spares) < sum(other.slow for other in self._places):
+                    self._spares.append(self._start())
+            else:
+                item = place.sent.popleft()
+                self._replace(place)
+                if item is not None:
+                    yield item, Outcome({}, "timeout", seconds)
+
+    def _take_back(self, place: _Place, waiting: deque[int]) -> int:
+        """What a worker was sent and is not at is others' to do; gives how many that were."""
+        n_sent = len(place.sent)
+        waiting.extendleft(item for item in reversed(place.sent) if item is not None)
+        place.sent.clear()
+        return n_sent
+
+    def _stillborn(self, place: _Place) -> None:
+        self._n_stillborn += 1
+        if self._n_stillborn > MAX_STILLBORN:
+            raise place.worker.death()
+        self._replace(place)
+
+
+def serve_items(start: Callable[..., Handler]) -> NoReturn:
+    """The child's side: handles items until the parent is gone.
+
+    Args:
+        start: takes the pool's settings and gives the handler, which takes an item's parts and gives a dict; what it
+            raises is a crash, and of `start`, a UserError is the user's.
+    """
+    die_with_parent(int(sys.argv[2]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    parent = socket.socket(fileno=int(sys.argv[1]))
+    lines = parent.makefile("rb")
+    try:
+        handle = start(**json.loads(lines.readline()))
+    except UserError as error:
+        parent.sendall(json.dumps({"user_error": str(error)}).encode() + b"\n")
+        os._exit(1)
+    size, held, _ = _memory()
+    resource.setrlimit(resource.RLIMIT_AS, (size + HARD_BYTES, size + HARD_BYTES))
+    parent.sendall(b"{}\n")
+    for line in lines:
+        began = time.perf_counter()
+        values, failure, leaves = {}, None, False
+        try:
+            values = handle(*json.loads(line))
+        except Exception as error:  # the parent decides what becomes of it; the traceback is for the log
+            sys.excepthook(type(error), error, error.__traceback__)
+            failure = "crashed"
+        seconds = time.perf_counter() - began
+        if seconds > QUICK_SECONDS:
+            _, holds, peak = _memory()
+            if peak > held + SOFT_BYTES:
+                values, failure = {}, "crashed"
+            leaves = peak > held + SOFT_BYTES or holds > held + KEPT_BYTES
+        answer = {"values": values, "failure": failure, "seconds": seconds, "leaves": leaves}
+        parent.sendall(json.dumps(answer).encode() + b"\n")
+    os._exit(0)
+
+
+def _memory() -> tuple[int, int, int]:
+    """Bytes of address space, of memory held, and of memory held at the most, since this process began."""
+    found = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    size, holds, peak = (1024 * int(found[name].split()[0]) for name in ("VmSize", "VmRSS", "VmHWM"))
+    return size, holds, peak

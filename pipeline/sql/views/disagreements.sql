@@ -1,0 +1,15 @@
+-- disagreements: one row per rollout and pair of verifiers whose verdicts of it differ. No order.
+--   trajectory_id, policy_id, source      the rollout
+--   problem, gold_answer, response_text   question and answer
+--   verifier_a, verdict_a, extracted_a    what one says, and the answer as it read it (null: it read none)
+--   verifier_b, verdict_b, extracted_b    what the other says; by name it comes after the first
+SELECT
+    t.trajectory_id, t.policy_id, p.source, p.problem, p.gold_answer,
+    a.verifier_id AS verifier_a, a.verdict AS verdict_a, a.extracted_answer AS extracted_a,
+    b.verifier_id AS verifier_b, b.verdict AS verdict_b, b.extracted_answer AS extracted_b,
+    r.response_text
+FROM verdicts a
+JOIN verdicts b ON b.trajectory_id = a.trajectory_id AND b.verifier_id > a.verifier_id AND b.verdict <> a.verdict
+JOIN trajectories t ON t.trajectory_id = a.trajectory_id
+JOIN prompts p ON p.prompt_id = t.prompt_id
+LEFT JOIN responses r ON r.trajectory_id = a.trajectory_id
