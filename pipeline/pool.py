@@ -31,7 +31,7 @@ SLOW_SECONDS = 0.1
 # While every worker has enough to do, answers gather for so long: to wake for each would cost as much as it took to make.
 GATHER_SECONDS = 0.002
 START_SECONDS = 60
-MAX_KILLS = 3
+MAX_KILLS = 5
 # Workers in a row that may die before they are ready: one killed from outside is replaced, a broken one is an error.
 MAX_STILLBORN = 3
 # Memory of a worker beyond what it starts with. An allocation past HARD fails; libraries swallow that error and go on
