@@ -78,6 +78,9 @@ def _anywhere(response: str) -> list[Any]:
     from math_verify import ExprExtractionConfig, parse
 
     found: list[Any] = parse(response, (_latex(), ExprExtractionConfig()), parsing_timeout=None)
+    if found and getattr(found[0], "is_Number", False):
+        return found
+    # What stands in a text may want the same reading as a box.
     return found + [part for text in found if isinstance(text, str) for part in _expressions(text)]
 
 
