@@ -18,6 +18,10 @@ from pipeline.verifiers.reading import boxed, cut
 from schemas.enums import Verdict
 
 
+# Answers like 18 come again and again, and not only in one batch; long ones do not.
+MAX_KEPT_CHARACTERS = 100
+
+
 def make(argument: str | None) -> Verifier:
     no_argument("math", argument)
     return Verifier(
@@ -65,6 +69,11 @@ def _gold(answer: str) -> list[Any]:
 
 def _expressions(answer: str) -> list[Any]:
     """An answer that is an expression and nothing else, parsed, and its text; the text alone if it does not parse."""
+    return (_parsed if len(answer) <= MAX_KEPT_CHARACTERS else _parsed.__wrapped__)(answer)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(answer: str) -> list[Any]:
     from math_verify import parse
 
     # In a box and `first_match`: the whole of it is parsed, and no part of it if that fails.
@@ -78,7 +87,8 @@ def _anywhere(response: str) -> list[Any]:
     from math_verify import ExprExtractionConfig, parse
 
     found: list[Any] = parse(response, (_latex(), ExprExtractionConfig()), parsing_timeout=None)
-    return found + [part for text in found if isinstance(text, str) for part in _expressions(text)]
+    again = [part for text in found if isinstance(text, str) for part in _expressions(text)]
+    return found + [part for part in again if part not in found]  # what is compared takes most of the time
 
 
 def _latex() -> Any:
