@@ -17,7 +17,6 @@ from pipeline.verifiers.latex import as_latex
 from pipeline.verifiers.reading import boxed, cut
 from schemas.enums import Verdict
 
-
 # Answers like 18 come again and again, and not only in one batch; long ones do not.
 MAX_KEPT_CHARACTERS = 100
 
