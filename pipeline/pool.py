@@ -2,7 +2,7 @@
 
 A worker has a few items ahead, so that it never waits for us; answers come back one by one, so that the first that is
 missing is the one it is at. An item that overruns its deadline costs the worker its life and nobody else anything: what
-was sent behind it goes to others as soon as it is slow, and by the time it is killed a successor stands ready.
+was sent behind it goes to others as soon as it is slow, and a successor is started that works on beside it.
 
 What a worker's death says of its item: SIGKILL comes from outside (a person, the kernel for want of memory), so the item
 is tried again, MAX_KILLS times; anything else was the item's doing. Messages are lines of JSON; nothing is pickled.
@@ -86,7 +86,7 @@ class Pool:
         self._module, self._seconds, self._log, self._settings = module, seconds, log, settings
         self._selector = selectors.DefaultSelector()
         self._places: list[_Place] = []  # the workers in charge
-        self._spares: list[_Place] = []  # those that stand by
+        self._spares: list[_Place] = []  # those that work while one in charge is slow, and follow it
         self._n_stillborn = 0
         self._pace = AHEAD_SECONDS  # seconds of an item, as of late
         for _ in range(n_workers):
@@ -99,7 +99,7 @@ class Pool:
             UserError: the settings are wrong, say the workers.
             WorkerDied: workers do not even start.
         """
-        for place in self._places:  # whoever mapped before may have left half-way
+        for place in [*self._places, *self._spares]:  # whoever mapped before may have left half-way
             place.sent = deque(None for _ in place.sent)
         waiting, kills, n_left = deque(range(len(items))), Counter[int](), len(items)
         while n_left:
@@ -136,14 +136,15 @@ class Pool:
             self._spares.remove(place)
             return
         self._places.remove(place)
-        self._spares.sort(key=lambda spare: not spare.ready)
+        self._spares.sort(key=lambda spare: (spare.slow, not spare.ready))
         self._places.append(self._spares.pop(0) if self._spares else self._start())
 
     def _feed(self, items: Sequence[Sequence[Any]], waiting: deque[int]) -> None:
-        """Gives each worker what lasts it for a while."""
+        """Gives what lasts for a while to as many workers as there are places, of those that are not slow."""
         depth = min(MOST_AHEAD, max(2, int(AHEAD_SECONDS / self._pace)))
-        for place in self._places:
-            if not place.ready or place.slow or len(place.sent) > depth // 2:
+        able = [place for place in [*self._places, *self._spares] if place.ready and not place.slow]
+        for place in able[: len(self._places)]:
+            if len(place.sent) > depth // 2:
                 continue
             while waiting and len(place.sent) < depth:
                 item = waiting.popleft()
@@ -236,13 +237,13 @@ class Pool:
                 at = place.sent.popleft()
                 n_behind = self._take_back(place, waiting)
                 place.sent.extend([at, *[None] * n_behind])
-                if len(self._spares) < sum(other.slow for other in self._places):
-                    self._spares.append(self._start())
             else:
                 item = place.sent.popleft()
                 self._replace(place)
                 if item is not None:
                     yield item, Outcome({}, "timeout", seconds)
+        if len(self._spares) < sum(place.slow for place in self._places):
+            self._spares.append(self._start())
 
     def _take_back(self, place: _Place, waiting: deque[int]) -> int:
         """What a worker was sent and is not at is others' to do; gives how many that were."""

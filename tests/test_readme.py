@@ -91,7 +91,9 @@ def test_judging_again_says_what_it_shows(tmp_path) -> None:
 
     def counts(text: str) -> list[list[str]]:
         rows = [line.split() for line in text.splitlines()]
-        return [row[:2] for row in rows if row and row[0] in set(Verdict)] + [row for row in rows if row[:1] == ["imported"]]
+        return [row[:2] for row in rows if row and row[0] in set(Verdict)] + [
+            row for row in rows if row[:1] == ["imported"]
+        ]
 
     assert counts(said) == counts(block)
     assert len(counts(block)) == 4
