@@ -8,9 +8,10 @@ off behind each of their lines, and of what is left the last lines of at most 1,
 No two of a set are the same to the verifier, so that judging what is the same once gains nothing here.
 
 The plain loop is what a script does: parse the gold answer, parse the response, compare; math-verify's defaults without
-time limits. Every measurement is in a process of its own, ours and the peers' in turn; medians. No import and no start
-is in a rate. A hostile item is a tower of powers, each another one; when it runs into the deadline it costs that in any
-pool, so what is held against the clean run is the time beyond: all, less the deadlines shared among the workers.
+time limits. Every measurement is in a process of its own, ours and the peers' in turn; medians. Rates are of the second
+half of a set: the first half warms each process, since the parser of LaTeX learns its grammar's tables from what it
+reads. A hostile item is a tower of powers, each another one; when it runs into the deadline it costs that in any pool,
+so what is held against the clean run is the time beyond: all, less the deadlines shared among the workers.
 Memory: what this process grows by, and every worker's own peak, pages that they share counted in each.
 """
 
@@ -93,7 +94,7 @@ def rates(data: Path, kind: str, n: int, repeats: int) -> None:
     for _ in range(repeats):
         for way, found in runs.items():
             found.append(fresh(looped if way in PEERS else pooled, data, kind, n, way))
-    rate = {way: median(run["n"] / run["seconds"] for run in found) for way, found in runs.items()}
+    rate = {way: median(run["n_timed"] / run["seconds"] for run in found) for way, found in runs.items()}
     loop = runs["plain"][0]
     print(
         f"{kind}: {loop['n']:,} solutions of {loop['characters']:,.0f} characters; {loop['correct']:,} right, says a loop"
@@ -114,9 +115,9 @@ def _memory(what: str, runs: list[dict[str, Any]]) -> None:
 
 def hostile(data: Path, n: int, repeats: int) -> None:
     """What hostile items cost beyond their deadlines, and a worker that is killed."""
-    clean = [fresh(pooled, data, "short", n, N_THREADS) for _ in range(repeats)]
+    clean = [fresh(pooled, data, "short", n, N_THREADS, 0, 0, "cold") for _ in range(repeats)]
     n_hostile = max(1, clean[0]["n"] // CLEAN_TO_A_HOSTILE)
-    mixed = [fresh(pooled, data, "short", n, N_THREADS, n_hostile, seed) for seed in range(repeats)]
+    mixed = [fresh(pooled, data, "short", n, N_THREADS, n_hostile, seed, "cold") for seed in range(repeats)]
     seconds = median(run["seconds"] for run in clean)
     beyond = median(run["seconds"] - run["timeouts"] * DEADLINE_SECONDS / N_THREADS for run in mixed)
     same = {run["verdicts"] for run in (*clean, *mixed)} == {clean[0]["verdicts"]}
@@ -142,18 +143,20 @@ def looped(data: str, kind: str, n: str, way: str) -> dict[str, Any]:
         return parse(text, parsing_timeout=limit)
 
     pairs, gold_read = solutions(data, kind, int(n)), cache(read) if way == "cached" else read
-    verify(*map(read, verifier("math").example), timeout_seconds=limit)
-    began = time.perf_counter()
-    n_correct = sum(verify(gold_read(gold), read(text), timeout_seconds=limit) for gold, text in pairs)
+    half, n_correct, began = len(pairs) // 2, 0, 0.0
+    for part in (pairs[:half], pairs[half:]):
+        began = time.perf_counter()
+        n_correct += sum(verify(gold_read(gold), read(text), timeout_seconds=limit) for gold, text in part)
     seconds = time.perf_counter() - began
     n_characters = sum(len(text) for _, text in pairs)
-    return {"seconds": seconds, "n": len(pairs), "correct": n_correct, "characters": n_characters / len(pairs)}
+    counts = {"n": len(pairs), "n_timed": len(pairs) - half, "correct": n_correct}
+    return {**counts, "seconds": seconds, "characters": n_characters / len(pairs)}
 
 
 def pooled(
-    data: str, kind: str, n: str, n_workers: str, n_hostile: str = "0", seed: str = "0", kill: str = ""
+    data: str, kind: str, n: str, n_workers: str, n_hostile: str = "0", seed: str = "0", how: str = "warm"
 ) -> dict[str, Any]:
-    """The pool; with `kill`, a worker is killed half-way."""
+    """The pool. `warm`: timed over the second half; `cold`: over all; `kill`: so too, and a worker dies half-way."""
     items, judge, chance = solutions(data, kind, int(n)), verifier("math"), Random(int(seed))
     for number in range(int(n_hostile)):
         items.insert(chance.randrange(len(items) + 1), (chance.choice(items)[0], HOSTILE % (9 + number)))
@@ -162,23 +165,26 @@ def pooled(
 
     def progress(n_done: int, n_all: int) -> None:
         times.append(time.perf_counter())
-        if kill and len(times) == n_all // 2:
+        if how == "kill" and len(times) == n_all // 2:
             os.kill(pool._places[0].worker.pid, signal.SIGKILL)
 
     with tempfile.TemporaryDirectory(prefix="verify-benchmark-") as folder:
-        began = time.perf_counter()
+        started = time.perf_counter()
         pool = Pool("pipeline.verifier_process", int(n_workers), DEADLINE_SECONDS, Path(folder) / "log", name=judge.name)
         while not all(place.ready for place in pool._places):
             list(pool.map([(judge.example[0], judge.read(judge.example[1]))]))
         ready = time.perf_counter()
         with _watched(pool) as peaks:
-            rows = score.verdicts(pool, judge, golds, texts, progress)
+            half, rows = len(items) // 2 if how == "warm" else 0, []
+            for part in (slice(half), slice(half, None)):
+                began = time.perf_counter()
+                rows += score.verdicts(pool, judge, golds[part], texts[part], progress).to_pylist()
             done = time.perf_counter()
         pool.close()
-    words = [row["verdict"] for row in rows.to_pylist()]
+    words = [row["verdict"] for row in rows]
     towers = {HOSTILE % (9 + number) for number in range(int(n_hostile))}
     return {
-        **{"n": len(items), "start": ready - began, "seconds": done - ready},
+        **{"n": len(items), "n_timed": len(items) - half, "start": ready - started, "seconds": done - began},
         **{"peak": peak_bytes() - before + max(peaks), "gap": max(later - at for at, later in pairwise(times))},
         **{"timeouts": words.count("timeout"), "crashes": words.count("crashed")},
         "verdicts": digest(*(word for word, text in zip(words, texts, strict=True) if text not in towers)),

@@ -80,8 +80,8 @@ def _anywhere(response: str) -> list[Any]:
     found: list[Any] = parse(response, (_latex(), ExprExtractionConfig()), parsing_timeout=None)
     if found and getattr(found[0], "is_Number", False):
         return found
-    # What stands in a text may want the same reading as a box; to compare what is the same twice takes most of the time.
-    again = [part for text in found if isinstance(text, str) for part in _expressions(text)]
+    # What stands in a text may want the same reading as a box; what that leaves as it is was read just now.
+    again = [part for text in found if isinstance(text, str) and as_latex(text) != text for part in _expressions(text)]
     return found + [part for part in again if part not in found]
 
 
