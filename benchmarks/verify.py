@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
@@ -91,9 +92,13 @@ def rates(data: Path, kind: str, n: int, repeats: int) -> None:
     """Items a second of the pool against each peer, and its memory."""
     workers, peers = ([N_THREADS, 1], list(PEERS)) if kind == "short" else ([N_THREADS], ["plain"])
     runs: dict[int | str, list[dict[str, Any]]] = {way: [] for way in (*workers, *peers)}
+    apart: list[float] = []
     for _ in range(repeats):
         for way, found in runs.items():
             found.append(fresh(looped if way in PEERS else pooled, data, kind, n, way))
+        with ThreadPoolExecutor(N_THREADS) as threads:
+            loops = list(threads.map(lambda _: fresh(looped, data, kind, n, "plain"), range(N_THREADS)))
+        apart.append(sum(run["n_timed"] / run["seconds"] for run in loops))
     rate = {way: median(run["n_timed"] / run["seconds"] for run in found) for way, found in runs.items()}
     loop = runs["plain"][0]
     print(
@@ -104,6 +109,13 @@ def rates(data: Path, kind: str, n: int, repeats: int) -> None:
             times = rate[ours] / rate[peer]
             held = (f"≥ {TARGET_TIMES}", times >= TARGET_TIMES) if (ours, peer) == (N_THREADS, "plain") else ()
             say(f"{kind}, {ours} at work", f"{rate[ours]:,.0f}/s", f"{PEERS[peer]} {rate[peer]:,.0f}/s", times, *held)
+    at_once = median(apart)
+    say(
+        f"{kind}, {N_THREADS} loops at once",
+        f"{at_once:,.0f}/s",
+        f"plain loop {rate['plain']:,.0f}/s",
+        at_once / rate["plain"],
+    )
     _memory(kind, runs[N_THREADS])
 
 
