@@ -12,12 +12,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.pool import MAX_KILLS, Outcome, Pool
+from pipeline.score import verdicts
+from pipeline.verifier_process import LONGEST_ANSWER
+from pipeline.verifiers import verifier
 from pipeline.workers import WorkerDied
 from schemas import UserError
 from tests.conftest import environment
+from tests.hostile import CODE, TEXT, share
 
 SECONDS = 1.0
 Made = Callable[..., Pool]
@@ -289,3 +295,77 @@ def alive(pid: int) -> bool:
 
 def busy(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "R"
+
+
+# All of them against all gold answers take minutes, most of which is the hundred deadlines.
+EVERY = int(os.environ.get("REVAL_TEST_HOSTILE_EVERY", "3"))
+
+
+@pytest.fixture
+def judges(tmp_path) -> Iterator[Pool]:
+    before = children()
+    pool = Pool("pipeline.verifier_process", 2, SECONDS, tmp_path / "judges.log", name="math")
+    yield pool
+    pool.close()
+    assert children() <= before
+
+
+def test_hostile_text_costs_its_deadline_at_most_and_is_never_right(judges) -> None:
+    found, right = verifier("math"), [(str(i), rf"\boxed{{{i}}}") for i in range(20)]
+    rows = share(EVERY)
+    began = time.monotonic()
+    pairs = [(gold, found.read(response)) for _, gold, response in rows]
+    assert time.monotonic() - began < 0.5 * len(rows), "to read is linear"
+    judged = list(zip(rows, outcomes(judges, pairs), strict=True))
+    assert len(judged) >= 60
+    said = {name: outcome.failure or outcome.values["verdict"] for (name, _, _), outcome in judged}
+    assert set(said.values()) <= {"wrong", "no_answer", "timeout", "crashed"}, said
+    assert max(outcome.seconds for _, outcome in judged) < SECONDS + 1
+    assert time.monotonic() - began < len(rows) * (SECONDS + 2)
+    for _, outcome in judged:
+        assert outcome.failure or len(outcome.values["extracted_answer"] or "") <= LONGEST_ANSWER
+    after = outcomes(judges, [(gold, found.read(response)) for gold, response in right])
+    assert [outcome.values["verdict"] for outcome in after] == ["correct"] * len(right)
+    assert max(resident(place.worker.pid) for place in [*judges._places, *judges._spares]) < 300 << 20
+    assert not list(Path().glob("**/PWNED"))
+
+
+def test_hostile_text_survives_into_a_table(judges) -> None:
+    """Null bytes, control characters, lines of JSON, and code that nothing runs."""
+    names, responses = zip(*{**TEXT, **CODE}.items(), strict=True)
+    found = verdicts(judges, verifier("math"), ["7"] * len(names), list(responses), lambda done, total: None)
+    assert len(found) == len(names)
+    assert "correct" not in found["verdict"].to_pylist()
+    sink = pa.BufferOutputStream()
+    pq.write_table(found, sink)
+    assert pq.read_table(sink.getvalue()).equals(found)
+    assert not list(Path().glob("**/PWNED"))
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "(lambda p: open(p, 'w'))({path!r})",
+        "__import__('os').open({path!r}, 64)",
+        "__import__('os').system('touch {path}')",
+        "__import__('subprocess').run(['touch', {path!r}])",
+        "__import__('os').kill(__import__('os').getppid(), 15)",
+        "__import__('os').killpg(__import__('os').getpgid(0), 15)",
+        "__import__('os').fork()",
+        "__import__('sqlite3').connect({path!r}).execute('create table a (b)')",
+    ],
+)
+def test_code_that_is_run_after_all_does_no_harm(tmp_path, expression) -> None:
+    """Behind the parsers is a hook that refuses what no parser of an answer needs."""
+    path = str(tmp_path / "PWNED")
+    program = "import sys; from pipeline.verifier_process import _refuse; sys.addaudithook(_refuse); eval(sys.argv[1])"
+    command = [sys.executable, "-c", program, expression.format(path=path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(tmp_path), start_new_session=True)
+    assert done.returncode == 1
+    assert "PermissionError" in done.stderr
+    assert not Path(path).exists()
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
