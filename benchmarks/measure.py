@@ -65,7 +65,7 @@ def fresh(child: Callable[..., dict[str, Any]], *words: object) -> dict[str, Any
     return {**json.loads(done.stdout.splitlines()[-1]), "process": time.perf_counter() - began}
 
 
-def peak_bytes() -> int:
-    """Peak memory of this process. Not ru_maxrss: a child starts with its parent's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def peak_bytes(process: int | str = "self") -> int:
+    """Peak memory of a process. Not ru_maxrss: a child starts with its parent's."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.app import DEFAULT_ARCHIVE, Archive, At, Recipe, Set, command, myself, print_table
+from flows.app import DEFAULT_ARCHIVE, Archive, At, Recipe, Set, command, print_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,6 +18,7 @@ REPORT = {
     "judged_counts": "",
     "judged_slowest": "\nThe slowest:",
     "judged_bad_gold": "\nGold answers that it cannot read, so that no answer to them is judged:",
+    "judged_otherwise": "\nWhere another verifier says otherwise; the view `disagreements` has them all:",
 }
 
 
@@ -56,11 +57,6 @@ def rescore(
     with closing(Processes(config, store)) as processes:
         n_judged, seconds = score.rescore(store, processes, judge, state, wanted)
     _report(store, judge.verifier_id, wanted, n_judged, seconds)
-    where_from = "" if archive == DEFAULT_ARCHIVE else f" --archive {archive}"
-    typer.echo(
-        f"\nWhere two verifiers differ: {myself()} sql{where_from} "
-        '"SELECT verifier_a, verifier_b, verdict_a, verdict_b, count(*) FROM disagreements GROUP BY ALL ORDER BY ALL"'
-    )
 
 
 @command
@@ -91,19 +87,24 @@ def report_stage(archive: str, config: "Config", run_id: str, iteration: int) ->
 
     store = Store(archive, config.runtime.storage)
     wanted = db.query(store, "judged_in", run_id=run_id, iteration=iteration)
-    _report(store, verifier_id(config.score.verifier), wanted, len(wanted), wanted["seconds"][0].as_py())
+    _report(store, verifier_id(config.score.verifier), wanted, None, wanted["seconds"][0].as_py())
 
 
-def _report(store: "Store", verifier_id: str, wanted: "pa.Table", n_judged: int, seconds: float | None) -> None:
-    """Counts, the slowest, and gold answers that no one can read."""
+def _report(store: "Store", verifier_id: str, wanted: "pa.Table", n_judged: int | None, seconds: float | None) -> None:
+    """Counts, the slowest, gold answers that cannot be read, other verifiers; null `n_judged`: all of `wanted`."""
+    import pyarrow.compute as pc
+
     from pipeline import db
 
     connection = db.connect(store)
     connection.register("wanted", wanted)
-    rate = f" in {seconds:.1f} s, {n_judged / seconds:,.0f} a second" if seconds and n_judged else ""
-    typer.echo(f"{verifier_id} judged {n_judged:,} rollouts{rate}; of {len(wanted):,} asked for, by verdict:")
+    found = {name: db.rows(connection, name, verifier_id=verifier_id) for name in REPORT}
+    n_known = pc.sum(found["judged_counts"]["n_rollouts"]).as_py() or 0
+    n_now = n_known if n_judged is None else n_judged
+    rate = f" in {seconds:.1f} s, {n_now / seconds:,.0f} a second" if seconds and n_now else ""
+    before = f"; {n_known - n_now:,} it had judged before" if n_known > n_now else ""
+    typer.echo(f"{verifier_id} judged {n_now:,} rollouts{rate}{before}")
     for name, title in REPORT.items():
-        found = db.rows(connection, name, verifier_id=verifier_id)
-        if len(found):
+        if len(found[name]):
             typer.echo(title, nl=bool(title))
-            print_table(found)
+            print_table(found[name])

@@ -2,7 +2,7 @@
 
 A worker has a few items ahead, so that it never waits for us; answers come back one by one, so that the first that is
 missing is the one it is at. An item that overruns its deadline costs the worker its life and nobody else anything: what
-was sent behind it goes to others once they have nothing else, and by the time it is killed a successor stands ready.
+was sent behind it goes to others once they have nothing else, and a successor is started that works on beside it.
 
 What a worker's death says of its item: SIGKILL comes from outside (a person, the kernel for want of memory), so the item
 is tried again, MAX_KILLS times; anything else was the item's doing. Messages are lines of JSON; nothing is pickled.
@@ -31,7 +31,7 @@ SLOW_SECONDS = 0.1
 # While every worker has enough to do, answers gather for so long: to wake for each would cost as much as it took to make.
 GATHER_SECONDS = 0.002
 START_SECONDS = 60
-MAX_KILLS = 3
+MAX_KILLS = 5
 # Workers in a row that may die before they are ready: one killed from outside is replaced, a broken one is an error.
 MAX_STILLBORN = 3
 # Memory of a worker beyond what it starts with. An allocation past HARD fails; libraries swallow that error and go on
@@ -96,7 +96,7 @@ class Pool:
         self._module, self._seconds, self._log, self._settings = module, seconds, log, settings
         self._selector = selectors.DefaultSelector()
         self._places: list[_Place] = []  # the workers in charge
-        self._spares: list[_Place] = []  # those that stand by
+        self._spares: list[_Place] = []  # those that work while one in charge is slow, and follow it
         self._n_stillborn = 0
         self._pace = AHEAD_SECONDS  # seconds of an item, as of late
         self._work = _Work([], deque())
@@ -110,7 +110,7 @@ class Pool:
             UserError: the settings are wrong, say the workers.
             WorkerDied: workers do not even start.
         """
-        for place in self._places:  # whoever mapped before may have left half-way
+        for place in self._everyone():  # whoever mapped before may have left half-way
             place.sent = deque(None for _ in place.sent)
         work = self._work = _Work(items, deque(range(len(items))))
         while len(work.done) < len(items):
@@ -122,12 +122,12 @@ class Pool:
                     raise RuntimeError("another map of this pool has begun since; only that can go on")
 
     def close(self) -> None:
-        for place in [*self._places, *self._spares]:
+        for place in self._everyone():
             place.worker.kill()
         self._selector.close()
 
     def _start(self) -> _Place:
-        used = {place.number for place in [*self._places, *self._spares]}
+        used = {place.number for place in self._everyone()}
         number = next(n for n in range(len(used) + 1) if n not in used)
         log = self._log.with_stem(f"{self._log.stem}-{number}")
         # One thread each: the workers are as many as the cores. And sets are in the same order in all of them.
@@ -138,24 +138,30 @@ class Pool:
         self._send(place, self._settings)
         return place
 
+    def _everyone(self) -> list[_Place]:
+        return [*self._places, *self._spares]
+
     def _replace(self, place: _Place) -> None:
         """Ends a worker; what it was sent is others' to do."""
         self._selector.unregister(place.fd)
         place.worker.kill()
+        held = self._work.done.union(
+            self._work.waiting, *(other.sent for other in self._everyone() if other is not place)
+        )
+        self._work.waiting.extendleft(item for item in reversed(place.sent) if item is not None and item not in held)
         if place in self._spares:
             self._spares.remove(place)
             return
         self._places.remove(place)
-        held = self._work.done.union(self._work.waiting, *(other.sent for other in self._places))
-        self._work.waiting.extendleft(item for item in reversed(place.sent) if item is not None and item not in held)
-        self._spares.sort(key=lambda spare: not spare.ready)
+        self._spares.sort(key=lambda spare: (spare.slow, not spare.ready))
         self._places.append(self._spares.pop(0) if self._spares else self._start())
 
     def _feed(self) -> None:
-        """Gives each worker what lasts it for a while."""
+        """Gives what lasts for a while to as many workers as there are places, of those that are not slow."""
         waiting, depth = self._work.waiting, min(MOST_AHEAD, max(2, int(AHEAD_SECONDS / self._pace)))
-        for place in self._places:
-            if not place.ready or place.slow or len(place.sent) > depth // 2:
+        able = [place for place in self._everyone() if place.ready and not place.slow]
+        for place in able[: len(self._places)]:
+            if len(place.sent) > depth // 2:
                 continue
             if not waiting and not place.sent:
                 waiting.extend(self._stuck())
@@ -170,8 +176,8 @@ class Pool:
 
     def _stuck(self) -> list[int]:
         """What nobody has but those who are slow with another. The first answer counts, whoever gives it."""
-        behind = dict.fromkeys(item for place in self._places if place.slow for item in place.sent)
-        busy = [list(place.sent)[: 1 if place.slow else None] for place in self._places]
+        behind = dict.fromkeys(item for place in self._everyone() if place.slow for item in place.sent)
+        busy = [list(place.sent)[: 1 if place.slow else None] for place in self._everyone()]
         return [item for item in behind if item is not None and item not in self._work.done.union(*busy)]
 
     def _send(self, place: _Place, message: Any) -> None:
@@ -193,7 +199,7 @@ class Pool:
         """The workers that have said something, or died, as soon as there is one or something is overdue."""
         if all(len(place.sent) > 1 for place in self._places):
             time.sleep(GATHER_SECONDS)
-        until = [place.since + limit for place in [*self._places, *self._spares] if (limit := self._limit(place))]
+        until = [place.since + limit for place in self._everyone() if (limit := self._limit(place))]
         patience = max(0.0, min(until) - time.monotonic()) if until else None
         for key, events in self._selector.select(patience):
             # A worker that reads is between two items: how long an item travels is not its own time.
@@ -259,7 +265,7 @@ class Pool:
     def _overdue(self) -> list[tuple[int, Outcome]]:
         """Sees to the workers that take too long."""
         found = []
-        for place in [*self._places, *self._spares]:
+        for place in self._everyone():
             limit, seconds = self._limit(place), time.monotonic() - place.since
             # An answer may have come while whoever asked was busy with another.
             if not limit or seconds < limit or place.worker.connection.poll():
@@ -268,11 +274,11 @@ class Pool:
                 self._stillborn(place)
             elif not place.slow:
                 place.slow = True
-                if len(self._spares) < sum(other.slow for other in self._places):
-                    self._spares.append(self._start())
             else:
                 found += self._end(place, Outcome({}, "timeout", seconds))
                 self._replace(place)
+        if len(self._spares) < sum(place.slow for place in self._places):
+            self._spares.append(self._start())
         return found
 
     def _stillborn(self, place: _Place) -> None:

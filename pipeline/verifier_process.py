@@ -9,7 +9,6 @@ from typing import Any
 from pipeline.pool import Handler, serve_items
 from pipeline.verifiers import REWARDS, verifier
 
-LONGEST_ANSWER = 1000
 # What no parser of an answer needs: processes, sockets, and changes to files.
 _NEVER = {
     *("os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "subprocess.Popen"),
@@ -35,7 +34,7 @@ def start(name: str) -> Handler:
         return {
             "verdict": verdict,
             "reward": REWARDS[verdict] if worth is None else worth,
-            "extracted_answer": extracted and extracted[:LONGEST_ANSWER],
+            "extracted_answer": extracted,
         }
 
     return judge

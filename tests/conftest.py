@@ -20,6 +20,7 @@ from pipeline.parquet import write_parquet
 from pipeline.run import Processes
 from pipeline.store import Store
 from pipeline.workers import Worker
+from schemas.enums import Split
 
 # The command as a user runs it, in the environment the tests run in.
 REVAL = [sys.executable, "-m", "flows.cli"]
@@ -128,6 +129,10 @@ def warm(children: dict[str, Callable[..., Any]], monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(f"pipeline.run.Processes.{name}", child)
 
 
+# Questions whose answers are one digit.
+SUMS = [(f"{a}+{b}=", "67"[a % 2], Split.HELDOUT if b < 20 else Split.TRAIN) for a in range(9) for b in range(50)]
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, children: dict[str, Callable[..., Any]]) -> SimpleNamespace:
     """An archive of two iterations, with a retraining from the state after the first. Tests read it, or copy it.
@@ -137,13 +142,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory, children: dict[str, Callab
     from flows.report import end
     from pipeline import evaluate, recipes
     from pipeline.run import open_run
-    from schemas.enums import Split
 
     folder = tmp_path_factory.mktemp("trained")
     settings = {**QUICK, "policy.base": str(random_model(folder / "base", 1))}
-    sums = [(f"{a}+{b}=", "67"[a % 2], Split.HELDOUT if b < 20 else Split.TRAIN) for a in range(9) for b in range(50)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.arithmetic.problems", lambda seed: sums)
+        patch.setattr("pipeline.arithmetic.problems", lambda seed: SUMS)
         for name, child in children.items():
             patch.setattr(f"pipeline.run.Processes.{name}", child)
         with open_run("iterate", recipes.load("arithmetic", settings, iterations=2), folder / "archive") as run:

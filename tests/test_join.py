@@ -22,10 +22,9 @@ from pipeline.run import open_run
 from pipeline.store import Store
 from schemas import TABLES, UserError
 from schemas.enums import Split
-from tests.conftest import QUICK, edit, random_model, run_iteration, run_pass
+from tests.conftest import QUICK, SUMS, edit, random_model, run_iteration, run_pass
 from tests.test_formats import lines
 
-SUMS = [(f"{a}+{b}=", "67"[a % 2], Split.HELDOUT if b < 20 else Split.TRAIN) for a in range(9) for b in range(50)]
 BROUGHT = ("prompts", "policies", "trajectories", "responses", "verdicts")
 # All that a rollout is, without what it and its policy are called.
 ROLLOUTS = """

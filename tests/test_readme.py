@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.verifiers import IMPORTED, NAMES
 from schemas import TABLES
+from schemas.enums import Verdict
 from tests.conftest import invoke, reval
 
 ROOT = Path(__file__).parent.parent
@@ -74,3 +76,30 @@ def test_the_plan_is_what_plan_says() -> None:
     lines = [line.strip() for line in shown.splitlines() if line.strip() not in ("…", "")]
     assert len(lines) > 8
     assert [line for line in said if line in lines] == lines
+
+
+def test_judging_again_says_what_it_shows(tmp_path) -> None:
+    """Seconds aside, which are the machine's."""
+    data = ROOT.parent / "shared" / "data" / "gsm8k"
+    if not data.exists():
+        pytest.skip("no labelled solutions here")
+    block = README.split("reval rescore --verifier gsm8k ")[1].split("\n\n")[0]
+    archive = ("--archive", str(tmp_path / "archive"))
+    invoke("import", "prompts", str(data / "test.jsonl"), *archive)
+    invoke("import", "rollouts", str(data / "example_model_solutions.jsonl"), *archive)
+    said = invoke("rescore", "--verifier", "gsm8k", *archive).stdout
+
+    def counts(text: str) -> list[list[str]]:
+        rows = [line.split() for line in text.splitlines()]
+        return [row[:2] for row in rows if row and row[0] in set(Verdict)] + [
+            row for row in rows if row[:1] == ["imported"]
+        ]
+
+    assert counts(said) == counts(block)
+    assert len(counts(block)) == 4
+
+
+def test_every_verifier_is_explained() -> None:
+    section = README.split("## Judge again")[1].split("\n## ")[0]
+    named = {name.split(":")[0] for name in re.findall(r"^\| `([\w:.]+)`", section, re.M)}
+    assert named == {*NAMES, IMPORTED}

@@ -83,12 +83,12 @@ def verifier(asked: str) -> Verifier:
     if name not in NAMES:
         close = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(NAMES)}"
-        raise UserError(f"unknown verifier {name!r}; {hint} `reval verifiers` explains them")
+        raise UserError(f"unknown verifier {name!r}; {hint} (`reval verifiers` explains them)")
     found: Verifier = import_module(f"pipeline.verifiers.{name}").make(argument)
     if version not in (None, found.version):
         raise UserError(
-            f"the verifier {asked} cannot judge here: this is {found.verifier_id}; what it judged before is there to "
-            "draw from and to ask for, and another version of its library makes another"
+            f"the verifier {asked} cannot judge here, where {found.name} is {found.verifier_id}; "
+            f"write {found.name} to judge by that, or install the version of its library that is meant"
         )
     return found
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.verifiers import Judgement, Verifier
+from pipeline.verifiers.reading import cut
 from schemas import UserError
 from schemas.enums import Verdict
 
@@ -48,7 +49,7 @@ def judgement(said: Any) -> Judgement:
         ValueError: it said none of what it can say.
     """
     what, read = said if isinstance(said, tuple) and len(said) == 2 else (said, None)
-    answer = None if read is None else str(read)
+    answer = None if read is None else cut(str(read).encode("utf-8", "replace").decode())  # any text can be stored
     if what is None:
         return Judgement(Verdict.NO_ANSWER, answer)
     if isinstance(what, str):

@@ -1,0 +1,9 @@
+-- Inputs: wanted (trajectory_id); verifier_id. One row per other verifier and pair of verdicts in which it differs from this one on
+-- these, and on how many. Ordered by verifier, most frequent first.
+SELECT o.verifier_id AS other_verifier, o.verdict AS its_verdict, v.verdict AS this_verdict, count(*) AS n_rollouts
+FROM verdicts v
+SEMI JOIN wanted w USING (trajectory_id)
+JOIN verdicts o ON o.trajectory_id = v.trajectory_id AND o.verifier_id <> v.verifier_id AND o.verdict <> v.verdict
+WHERE v.verifier_id = $verifier_id
+GROUP BY ALL
+ORDER BY other_verifier, n_rollouts DESC, its_verdict, this_verdict
