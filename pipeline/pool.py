@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipeline.allocation import kill_beyond
 from pipeline.workers import Worker, die_with_parent
 from schemas import UserError
 
@@ -36,7 +37,7 @@ MAX_KILLS = 5
 MAX_STILLBORN = 3
 # Memory of a worker beyond what it starts with. An allocation past HARD fails; libraries swallow that error and go on
 # to a wrong answer, so what has touched SOFT is no answer (they are two doublings apart, and big numbers grow by
-# doubling). A worker that is left with more than KEPT is replaced.
+# doubling); nor is what asks for HARD at once, which is death. A worker that is left with more than KEPT is replaced.
 HARD_BYTES, SOFT_BYTES, KEPT_BYTES = 2 << 30, 512 << 20, 128 << 20
 # What takes less in all touches no memory worth a look.
 QUICK_SECONDS = 0.01
@@ -306,6 +307,7 @@ def serve_items(start: Callable[..., Handler]) -> NoReturn:
         os._exit(1)
     size, held, _ = _memory()
     resource.setrlimit(resource.RLIMIT_AS, (size + HARD_BYTES, size + HARD_BYTES))
+    kill_beyond(HARD_BYTES)
     parent.sendall(b"{}\n")
     unseen = 0.0
     for line in lines:

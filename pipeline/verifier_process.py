@@ -15,7 +15,15 @@ _NEVER = {
     *("os.kill", "os.killpg", "signal.pthread_kill", "os.putenv"),
     *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown"),
     *("os.utime", "os.setxattr", "os.removexattr", "sqlite3.connect"),
-    *("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "ctypes.dlopen"),
+    *(
+        "socket.connect",
+        "socket.bind",
+        "socket.sendto",
+        "socket.sendmsg",
+        "ctypes.dlopen",
+        "ctypes.dlsym",
+        "ctypes.call_function",
+    ),
 }
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 

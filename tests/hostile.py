@@ -155,6 +155,8 @@ COMPUTE = {
     "gcd": boxed(r"\gcd(10^{10^{7}}, 9^{10^{7}})"),
     "lcm": boxed(r"\operatorname{lcm}(2^{99999999}+1, 3^{99999999}+1)"),
     "mod": boxed(r"7^{10^{9}} \bmod (10^{10^{8}}+7)"),
+    "mod_of_decimals": boxed(r"10^{10.5^{10}} \mod 7"),
+    "factorial_of_decimals": boxed("3.5^{10^{10}}!"),
     "mod_tower": boxed(r"9^{9^{9^{9}}} \pmod{7}"),
     "prime_factor": boxed(r"\sqrt{" + "1234567891" * 30 + "}"),
     "root_of_digits": boxed(r"\sqrt[3]{" + "7" * 20_000 + "}"),

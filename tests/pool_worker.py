@@ -36,6 +36,15 @@ def swallow(megabytes: int = 1 << 20) -> str:
     return "wrong"
 
 
+def gulp(n_bytes: int) -> str:
+    """All of it at once, none of which is touched before it fails."""
+    try:
+        bytes(n_bytes)
+    except MemoryError:
+        return "wrong"
+    return "right"
+
+
 def keep(megabytes: int) -> int:
     HELD.append(bytearray(b"x" * (megabytes << 20)))
     return os.getpid()
@@ -84,6 +93,7 @@ COMMANDS: dict[str, Any] = {
     "signal": lambda name: os.kill(os.getpid(), signal.Signals[name]),
     "raise": err,
     "swallow": swallow,
+    "gulp": gulp,
     "keep": keep,
     "keep_little": keep_little,
     "shout": shout,

@@ -19,6 +19,7 @@ import pytest
 from pipeline.pool import MAX_KILLS, Outcome, Pool
 from pipeline.score import verdicts
 from pipeline.verifiers import verifier
+from pipeline.verifiers.reading import MAX_EXTRACTED_CHARACTERS
 from pipeline.workers import WorkerDied
 from schemas import UserError
 from tests.conftest import environment
@@ -174,6 +175,7 @@ def test_what_wanted_too_much_memory_is_no_answer(made) -> None:
     """The handler swallows the MemoryError, or there was none by a hair, and says "wrong"."""
     pool = made(2, 10.0)
     assert said(pool, [("swallow",), ("swallow", 1024), ("swallow", 64)]) == ["crashed", "crashed", "wrong"]
+    assert said(pool, [("gulp", 3 << 30), ("gulp", 1 << 50), ("gulp", 1 << 26)]) == ["crashed", "crashed", "right"]
     assert works(pool)
 
 
@@ -322,11 +324,17 @@ def test_hostile_text_costs_its_deadline_at_most_and_is_never_right(judges) -> N
     assert max(outcome.seconds for _, outcome in judged) < SECONDS + 1
     assert time.monotonic() - began < len(rows) * (SECONDS + 2)
     for _, outcome in judged:
-        assert outcome.failure or len(outcome.values["extracted_answer"] or "") <= 2000
+        assert outcome.failure or len(outcome.values["extracted_answer"] or "") <= MAX_EXTRACTED_CHARACTERS
     after = outcomes(judges, [(gold, found.read(response)) for gold, response in right])
     assert [outcome.values["verdict"] for outcome in after] == ["correct"] * len(right)
     assert max(resident(place.worker.pid) for place in [*judges._places, *judges._spares]) < 300 << 20
     assert not list(Path().glob("**/PWNED"))
+
+
+def test_what_asks_for_absurd_memory_at_once_is_no_answer(judges) -> None:
+    """math-verify would swallow the MemoryError and find it wrong."""
+    answers = [r"\boxed{10^{10.5^{10}} \mod 7}", r"\boxed{3.5^{10^{10}}!}"]
+    assert [outcome.failure for outcome in outcomes(judges, [("7", answer) for answer in answers])] == ["crashed"] * 2
 
 
 def test_hostile_text_survives_into_a_table(judges) -> None:
@@ -351,6 +359,7 @@ def test_hostile_text_survives_into_a_table(judges) -> None:
         "__import__('os').kill(__import__('os').getppid(), 15)",
         "__import__('os').killpg(__import__('os').getpgid(0), 15)",
         "__import__('os').fork()",
+        "__import__('ctypes').pythonapi.Py_Exit(0)",
         "__import__('sqlite3').connect({path!r}).execute('create table a (b)')",
     ],
 )
