@@ -349,6 +349,16 @@ def test_hostile_text_survives_into_a_table(judges) -> None:
     assert not list(Path().glob("**/PWNED"))
 
 
+def test_half_a_surrogate_pair_survives_into_a_table(tmp_path, monkeypatch) -> None:
+    (tmp_path / "halves.py").write_text("def judge(gold, response):\n    return False, 'a\\ud800b'\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    pool = Pool("pipeline.verifier_process", 1, SECONDS, tmp_path / "halves.log", name="python:halves:judge")
+    found = verdicts(pool, verifier("python:halves:judge"), ["7"], ["8"], lambda done, total: None)
+    pool.close()
+    assert found["extracted_answer"].to_pylist() == ["a?b"]
+
+
 @pytest.mark.parametrize(
     "expression",
     [
