@@ -2,7 +2,7 @@
 
 A worker has a few items ahead, so that it never waits for us; answers come back one by one, so that the first that is
 missing is the one it is at. An item that overruns its deadline costs the worker its life and nobody else anything: what
-was sent behind it goes to others as soon as it is slow, and a successor is started that works on beside it.
+was sent behind it goes to others once they have nothing else, and a successor is started that works on beside it.
 
 What a worker's death says of its item: SIGKILL comes from outside (a person, the kernel for want of memory), so the item
 is tried again, MAX_KILLS times; anything else was the item's doing. Messages are lines of JSON; nothing is pickled.
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipeline.allocation import kill_beyond
 from pipeline.workers import Worker, die_with_parent
 from schemas import UserError
 
@@ -36,9 +37,9 @@ MAX_KILLS = 5
 MAX_STILLBORN = 3
 # Memory of a worker beyond what it starts with. An allocation past HARD fails; libraries swallow that error and go on
 # to a wrong answer, so what has touched SOFT is no answer (they are two doublings apart, and big numbers grow by
-# doubling). A worker that is left with more than KEPT is replaced.
+# doubling); nor is what asks for HARD at once, which is death. A worker that is left with more than KEPT is replaced.
 HARD_BYTES, SOFT_BYTES, KEPT_BYTES = 2 << 30, 512 << 20, 128 << 20
-# Nothing that takes less touches that much memory.
+# What takes less in all touches no memory worth a look.
 QUICK_SECONDS = 0.01
 
 Handler = Callable[..., dict[str, Any]]
@@ -55,7 +56,7 @@ class Outcome:
 
 @dataclass(eq=False)
 class _Place:
-    """A worker and what it was sent. Of `sent`, it is at the first; null: taken back since, its answer is dropped."""
+    """A worker and what it was sent. Of `sent`, it is at the first; null: an item of a map that is over."""
 
     worker: Worker
     number: int
@@ -69,6 +70,16 @@ class _Place:
     @property
     def fd(self) -> int:
         return self.worker.connection.fileno()
+
+
+@dataclass(eq=False)
+class _Work:
+    """A map's items, and by index what is known of them."""
+
+    items: Sequence[Sequence[Any]]
+    waiting: deque[int]  # to be sent
+    kills: Counter[int] = field(default_factory=Counter)  # how often a worker was killed that was at it
+    done: set[int] = field(default_factory=set)  # there is an outcome
 
 
 class Pool:
@@ -89,6 +100,7 @@ class Pool:
         self._spares: list[_Place] = []  # those that work while one in charge is slow, and follow it
         self._n_stillborn = 0
         self._pace = AHEAD_SECONDS  # seconds of an item, as of late
+        self._work = _Work([], deque())
         for _ in range(n_workers):
             self._places.append(self._start())
 
@@ -99,26 +111,24 @@ class Pool:
             UserError: the settings are wrong, say the workers.
             WorkerDied: workers do not even start.
         """
-        for place in [*self._places, *self._spares]:  # whoever mapped before may have left half-way
+        for place in self._everyone():  # whoever mapped before may have left half-way
             place.sent = deque(None for _ in place.sent)
-        waiting, kills, n_left = deque(range(len(items))), Counter[int](), len(items)
-        while n_left:
-            self._feed(items, waiting)
-            for place in self._listen():
-                for found in self._collect(place, waiting, kills):
-                    n_left -= 1
-                    yield found
-            for found in self._overdue(waiting):
-                n_left -= 1
+        work = self._work = _Work(items, deque(range(len(items))))
+        while len(work.done) < len(items):
+            self._feed()
+            heard = [found for place in self._listen() for found in self._collect(place)]
+            for found in [*heard, *self._overdue()]:
                 yield found
+                if self._work is not work:
+                    raise RuntimeError("another map of this pool has begun since; only that can go on")
 
     def close(self) -> None:
-        for place in [*self._places, *self._spares]:
+        for place in self._everyone():
             place.worker.kill()
         self._selector.close()
 
     def _start(self) -> _Place:
-        used = {place.number for place in [*self._places, *self._spares]}
+        used = {place.number for place in self._everyone()}
         number = next(n for n in range(len(used) + 1) if n not in used)
         log = self._log.with_stem(f"{self._log.stem}-{number}")
         # One thread each: the workers are as many as the cores. And sets are in the same order in all of them.
@@ -129,9 +139,17 @@ class Pool:
         self._send(place, self._settings)
         return place
 
+    def _everyone(self) -> list[_Place]:
+        return [*self._places, *self._spares]
+
     def _replace(self, place: _Place) -> None:
+        """Ends a worker; what it was sent is others' to do."""
         self._selector.unregister(place.fd)
         place.worker.kill()
+        held = self._work.done.union(
+            self._work.waiting, *(other.sent for other in self._everyone() if other is not place)
+        )
+        self._work.waiting.extendleft(item for item in reversed(place.sent) if item is not None and item not in held)
         if place in self._spares:
             self._spares.remove(place)
             return
@@ -139,41 +157,55 @@ class Pool:
         self._spares.sort(key=lambda spare: (spare.slow, not spare.ready))
         self._places.append(self._spares.pop(0) if self._spares else self._start())
 
-    def _feed(self, items: Sequence[Sequence[Any]], waiting: deque[int]) -> None:
+    def _feed(self) -> None:
         """Gives what lasts for a while to as many workers as there are places, of those that are not slow."""
-        depth = min(MOST_AHEAD, max(2, int(AHEAD_SECONDS / self._pace)))
-        able = [place for place in [*self._places, *self._spares] if place.ready and not place.slow]
+        waiting, depth = self._work.waiting, min(MOST_AHEAD, max(2, int(AHEAD_SECONDS / self._pace)))
+        able = [place for place in self._everyone() if place.ready and not place.slow]
         for place in able[: len(self._places)]:
             if len(place.sent) > depth // 2:
                 continue
+            if not waiting and not place.sent:
+                waiting.extend(self._stuck())
             while waiting and len(place.sent) < depth:
                 item = waiting.popleft()
+                if item in self._work.done:
+                    continue
                 if not place.sent:
                     place.since = time.monotonic()
                 place.sent.append(item)
-                self._send(place, items[item])
+                self._send(place, self._work.items[item])
+
+    def _stuck(self) -> list[int]:
+        """What nobody has but those who are slow with another. The first answer counts, whoever gives it."""
+        behind = dict.fromkeys(item for place in self._everyone() if place.slow for item in place.sent)
+        busy = [list(place.sent)[: 1 if place.slow else None] for place in self._everyone()]
+        return [item for item in behind if item is not None and item not in self._work.done.union(*busy)]
 
     def _send(self, place: _Place, message: Any) -> None:
         place.outgoing += json.dumps(message).encode() + b"\n"
         self._write(place)
 
-    def _write(self, place: _Place) -> None:
+    def _write(self, place: _Place) -> int:
+        """Gives how many bytes went."""
+        n_before = len(place.outgoing)
         with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):  # of a death, reading says more
             while place.outgoing:
                 del place.outgoing[: os.write(place.fd, place.outgoing)]
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if place.outgoing else 0)
         if self._selector.get_key(place.fd).events != events:
             self._selector.modify(place.fd, events, place)
+        return n_before - len(place.outgoing)
 
     def _listen(self) -> Iterator[_Place]:
         """The workers that have said something, or died, as soon as there is one or something is overdue."""
         if all(len(place.sent) > 1 for place in self._places):
             time.sleep(GATHER_SECONDS)
-        until = [place.since + limit for place in [*self._places, *self._spares] if (limit := self._limit(place))]
+        until = [place.since + limit for place in self._everyone() if (limit := self._limit(place))]
         patience = max(0.0, min(until) - time.monotonic()) if until else None
         for key, events in self._selector.select(patience):
-            if events & selectors.EVENT_WRITE:
-                self._write(key.data)
+            # A worker that reads is between two items: how long an item travels is not its own time.
+            if events & selectors.EVENT_WRITE and self._write(key.data):
+                key.data.since = time.monotonic()
             if events & selectors.EVENT_READ:
                 yield key.data
 
@@ -183,49 +215,58 @@ class Pool:
             return START_SECONDS
         return 0 if not place.sent else self._seconds if place.slow else min(SLOW_SECONDS, self._seconds)
 
-    def _collect(self, place: _Place, waiting: deque[int], kills: Counter[int]) -> Iterator[tuple[int, Outcome]]:
+    def _collect(self, place: _Place) -> list[tuple[int, Outcome]]:
         """What a worker has answered; or of one that died, what that means for its item."""
         try:
             data = os.read(place.fd, 1 << 20)
         except ConnectionResetError:
             data = b""
         if not data:
-            yield from self._bury(place, waiting, kills)
-            return
+            return self._bury(place)
+        place.since = time.monotonic()  # with half of an answer too: how long that travels is nobody's time
         *lines, place.incoming = (place.incoming + data).split(b"\n")
+        found = []
         for answer in map(json.loads, lines):
-            place.since, place.slow = time.monotonic(), False
             if "user_error" in answer:
+                self._n_stillborn = 0
                 raise UserError(answer["user_error"])
             if not place.ready:
                 place.ready, self._n_stillborn = True, 0
                 continue
-            item = place.sent.popleft()
+            place.slow = False
             self._pace += 0.1 * (answer["seconds"] - self._pace)
+            found += self._end(place, Outcome(answer["values"], answer["failure"], answer["seconds"]))
             if answer["leaves"]:
-                self._take_back(place, waiting)
                 self._replace(place)
-            if item is not None:
-                yield item, Outcome(answer["values"], answer["failure"], answer["seconds"])
+                break  # what it went on to is others' now
+        return found
 
-    def _bury(self, place: _Place, waiting: deque[int], kills: Counter[int]) -> Iterator[tuple[int, Outcome]]:
-        seconds = time.monotonic() - place.since
-        code = place.worker.exit_code()
+    def _end(self, place: _Place, outcome: Outcome) -> list[tuple[int, Outcome]]:
+        """The outcome of what a worker is at, unless there was one before."""
+        item = place.sent.popleft()
+        if item is None or item in self._work.done:
+            return []
+        self._work.done.add(item)
+        return [(item, outcome)]
+
+    def _bury(self, place: _Place) -> list[tuple[int, Outcome]]:
         if not place.ready:
             self._stillborn(place)
-            return
-        item = place.sent.popleft() if place.sent else None
-        self._take_back(place, waiting)
+            return []
+        seconds, found = time.monotonic() - place.since, []
+        if place.sent:
+            kills, item = self._work.kills, place.sent[0]
+            if place.worker.exit_code() != -signal.SIGKILL or item is None or kills[item] == MAX_KILLS:
+                found = self._end(place, Outcome({}, "crashed", seconds))
+            else:
+                kills[item] += 1
         self._replace(place)
-        if item is not None and code == -signal.SIGKILL and kills[item] < MAX_KILLS:
-            kills[item] += 1
-            waiting.append(item)
-        elif item is not None:
-            yield item, Outcome({}, "crashed", seconds)
+        return found
 
-    def _overdue(self, waiting: deque[int]) -> Iterator[tuple[int, Outcome]]:
+    def _overdue(self) -> list[tuple[int, Outcome]]:
         """Sees to the workers that take too long."""
-        for place in [*self._places, *self._spares]:
+        found = []
+        for place in self._everyone():
             limit, seconds = self._limit(place), time.monotonic() - place.since
             # An answer may have come while whoever asked was busy with another.
             if not limit or seconds < limit or place.worker.connection.poll():
@@ -234,23 +275,12 @@ class Pool:
                 self._stillborn(place)
             elif not place.slow:
                 place.slow = True
-                at = place.sent.popleft()
-                n_behind = self._take_back(place, waiting)
-                place.sent.extend([at, *[None] * n_behind])
             else:
-                item = place.sent.popleft()
+                found += self._end(place, Outcome({}, "timeout", seconds))
                 self._replace(place)
-                if item is not None:
-                    yield item, Outcome({}, "timeout", seconds)
         if len(self._spares) < sum(place.slow for place in self._places):
             self._spares.append(self._start())
-
-    def _take_back(self, place: _Place, waiting: deque[int]) -> int:
-        """What a worker was sent and is not at is others' to do; gives how many that were."""
-        n_sent = len(place.sent)
-        waiting.extendleft(item for item in reversed(place.sent) if item is not None)
-        place.sent.clear()
-        return n_sent
+        return found
 
     def _stillborn(self, place: _Place) -> None:
         self._n_stillborn += 1
@@ -277,7 +307,9 @@ def serve_items(start: Callable[..., Handler]) -> NoReturn:
         os._exit(1)
     size, held, _ = _memory()
     resource.setrlimit(resource.RLIMIT_AS, (size + HARD_BYTES, size + HARD_BYTES))
+    kill_beyond(HARD_BYTES)
     parent.sendall(b"{}\n")
+    unseen = 0.0
     for line in lines:
         began = time.perf_counter()
         values, failure, leaves = {}, None, False
@@ -287,7 +319,9 @@ def serve_items(start: Callable[..., Handler]) -> NoReturn:
             sys.excepthook(type(error), error, error.__traceback__)
             failure = "crashed"
         seconds = time.perf_counter() - began
-        if seconds > QUICK_SECONDS:
+        unseen += seconds
+        if unseen > QUICK_SECONDS:
+            unseen = 0.0
             _, holds, peak = _memory()
             if peak > held + SOFT_BYTES:
                 values, failure = {}, "crashed"

@@ -11,10 +11,21 @@ from pipeline.verifiers import REWARDS, verifier
 
 # What no parser of an answer needs: processes, sockets, and changes to files.
 _NEVER = {
-    *("os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "subprocess.Popen", "os.kill"),
-    *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod"),
-    *("socket.connect", "socket.bind", "ctypes.dlopen"),
+    *("os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "subprocess.Popen"),
+    *("os.kill", "os.killpg", "signal.pthread_kill", "os.putenv"),
+    *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown"),
+    *("os.utime", "os.setxattr", "os.removexattr", "sqlite3.connect"),
+    *(
+        "socket.connect",
+        "socket.bind",
+        "socket.sendto",
+        "socket.sendmsg",
+        "ctypes.dlopen",
+        "ctypes.dlsym",
+        "ctypes.call_function",
+    ),
 }
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def start(name: str) -> Handler:
@@ -38,7 +49,7 @@ def start(name: str) -> Handler:
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    if event in _NEVER or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
+    if event in _NEVER or (event == "open" and arguments[2] & _WRITES):
         raise PermissionError(f"{event}: no answer has to do this")
 
 

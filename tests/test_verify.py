@@ -1,6 +1,5 @@
-"""Verdicts, and the pool that no text can hang or crash."""
+"""Verdicts."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -44,24 +43,6 @@ def judge(pool: Pool, pairs: list[tuple[str, str]]) -> list[Outcome]:
 def test_golden_table(pool) -> None:
     outcomes = judge(pool, [(gold, text) for gold, text, _ in GOLDEN])
     assert [(g, t, o.values["verdict"]) for (g, t, _), o in zip(GOLDEN, outcomes, strict=True)] == GOLDEN
-
-
-def test_hostile_text_costs_its_deadline_and_nothing_else(pool) -> None:
-    hostile = {3: r"\boxed{9^{9^{9^{9}}}}", 9: r"\boxed{" + "1+" * 60_000 + "1}"}
-    pairs = [("7", hostile.get(i, r"\boxed{7}")) for i in range(60)]
-    outcomes = judge(pool, pairs)
-    for i, outcome in enumerate(outcomes):
-        if i in hostile:
-            assert outcome.failure in ("timeout", "crashed")
-        else:
-            assert outcome.values["verdict"] == "correct"
-
-
-def test_a_worker_that_dies_is_replaced(pool) -> None:
-    for place in pool._places:
-        os.kill(place.worker.pid, 9)
-    outcomes = judge(pool, [("7", r"\boxed{7}")] * 20)
-    assert [outcome.failure for outcome in outcomes] == [None] * 20, "no item pays for a kill from outside"
 
 
 def test_no_judgement_has_no_reward() -> None:
