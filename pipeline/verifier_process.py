@@ -9,22 +9,10 @@ from typing import Any
 from pipeline.pool import Handler, serve_items
 from pipeline.verifiers import REWARDS, verifier
 
-# What no parser of an answer needs: processes, sockets, and changes to files.
-_NEVER = {
-    *("os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "subprocess.Popen"),
-    *("os.kill", "os.killpg", "signal.pthread_kill", "os.putenv"),
-    *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown"),
-    *("os.utime", "os.setxattr", "os.removexattr", "sqlite3.connect"),
-    *(
-        "socket.connect",
-        "socket.bind",
-        "socket.sendto",
-        "socket.sendmsg",
-        "ctypes.dlopen",
-        "ctypes.dlsym",
-        "ctypes.call_function",
-    ),
-}
+# Audited acts that no parser of an answer needs: with processes, sockets, signals, files; and those that only look.
+_NEVER = {"os", "subprocess", "pty", "shutil", "signal", "socket", "sqlite3", "mmap", "fcntl"}
+_NOR = {"ctypes.dlopen", "ctypes.dlsym", "ctypes.call_function"}
+_LOOKS = {"os.listdir", "os.scandir", "os.walk", "os.fwalk", "os.getxattr", "os.listxattr"}
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -49,7 +37,8 @@ def start(name: str) -> Handler:
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    if event in _NEVER or (event == "open" and arguments[2] & _WRITES):
+    acts = event in _NOR or (event.partition(".")[0] in _NEVER and event not in _LOOKS)
+    if acts or (event == "open" and arguments[2] & _WRITES):
         raise PermissionError(f"{event}: no answer has to do this")
 
 

@@ -14,9 +14,10 @@ from pipeline.evaluate import evaluate
 from pipeline.pool import Outcome, Pool
 from pipeline.run import Processes, open_run
 from pipeline.store import Store
-from pipeline.verifiers import math, verifier
+from pipeline.verifiers import REWARDS, math, verifier
 from reval.config import Config, Reward
 from schemas import UserError
+from schemas.enums import Verdict
 from tests.conftest import SUMS, edit, invoke, refused, run_iteration
 
 KEY = "SELECT count(*), count(DISTINCT (trajectory_id, verifier_id)) FROM verdicts"
@@ -306,6 +307,9 @@ class TestUpgrade:
 
 class TestRewards:
     """[reward] says what a verdict is worth to training; verdicts know nothing of it."""
+
+    def test_no_judgement_has_no_reward(self) -> None:
+        assert {verdict for verdict in Verdict if REWARDS[verdict] is None} == {"bad_gold", "timeout", "crashed"}
 
     @pytest.fixture
     def store(self, archive) -> Store:
