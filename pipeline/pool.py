@@ -28,7 +28,8 @@ from pipeline.workers import Worker, die_with_parent
 from schemas import UserError
 
 AHEAD_SECONDS, MOST_AHEAD = 0.02, 64
-SLOW_SECONDS = 0.1
+# The parser of LaTeX takes up to 0.2 s over what is new to it: no reason to start another that knows even less.
+SLOW_SECONDS = 0.3
 # While every worker has enough to do, answers gather for so long: to wake for each would cost as much as it took to make.
 GATHER_SECONDS = 0.002
 START_SECONDS = 60
