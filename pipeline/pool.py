@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline.allocation import kill_beyond
-from pipeline.workers import Worker, die_with_parent
+from pipeline.workers import Worker, WorkerDied, die_with_parent
 from schemas import UserError
 
 AHEAD_SECONDS, MOST_AHEAD = 0.02, 64
@@ -34,8 +34,8 @@ SLOW_SECONDS = 0.3
 GATHER_SECONDS = 0.002
 START_SECONDS = 60
 MAX_KILLS = 5
-# Workers in a row that may die before they are ready: one killed from outside is replaced, a broken one is an error.
-MAX_STILLBORN = 3
+# Workers in a row that may die before they are ready; and where somebody goes about killing them.
+MAX_STILLBORN, MAX_KILLED_STILLBORN = 3, 100
 # Memory of a worker beyond what it starts with. An allocation past HARD fails; libraries swallow that error and go on
 # to a wrong answer, so what has touched SOFT is no answer (they are two doublings apart, and big numbers grow by
 # doubling); nor is what asks for HARD at once, which is death. A worker that is left with more than KEPT is replaced.
@@ -251,13 +251,15 @@ class Pool:
         return [(item, outcome)]
 
     def _bury(self, place: _Place) -> list[tuple[int, Outcome]]:
-        if not place.ready:
-            self._stillborn(place)
-            return []
         seconds, found = time.monotonic() - place.since, []
-        if place.sent:
+        was_killed = place.worker.exit_code() == -signal.SIGKILL
+        if not place.ready:
+            self._n_stillborn += 1
+            if self._n_stillborn > (MAX_KILLED_STILLBORN if was_killed else MAX_STILLBORN):
+                raise place.worker.death()
+        elif place.sent:
             kills, item = self._work.kills, place.sent[0]
-            if place.worker.exit_code() != -signal.SIGKILL or item is None or kills[item] == MAX_KILLS:
+            if not was_killed or item is None or kills[item] == MAX_KILLS:
                 found = self._end(place, Outcome({}, "crashed", seconds))
             else:
                 kills[item] += 1
@@ -273,8 +275,8 @@ class Pool:
             if not limit or seconds < limit or place.worker.connection.poll():
                 continue
             if not place.ready:
-                self._stillborn(place)
-            elif not place.slow:
+                raise WorkerDied(f"{self._module}: a worker is not ready after {START_SECONDS} s; see {self._log.parent}")
+            if not place.slow:
                 place.slow = True
             else:
                 found += self._end(place, Outcome({}, "timeout", seconds))
@@ -282,12 +284,6 @@ class Pool:
         if len(self._spares) < sum(place.slow for place in self._places):
             self._spares.append(self._start())
         return found
-
-    def _stillborn(self, place: _Place) -> None:
-        self._n_stillborn += 1
-        if self._n_stillborn > MAX_STILLBORN:
-            raise place.worker.death()
-        self._replace(place)
 
 
 def serve_items(start: Callable[..., Handler]) -> NoReturn:

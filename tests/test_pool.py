@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.pool import MAX_KILLS, Outcome, Pool
+from pipeline.pool import MAX_KILLS, MAX_STILLBORN, Outcome, Pool
 from pipeline.score import verdicts
 from pipeline.verifiers import verifier
 from pipeline.verifiers.reading import MAX_EXTRACTED_CHARACTERS
@@ -251,6 +251,22 @@ def test_a_broken_module_is_said_with_its_last_words(made) -> None:
     for _ in range(2):
         with pytest.raises(WorkerDied, match="RuntimeError: the colours are out"):
             list(pool.map([("echo", 1)]))
+
+
+def test_workers_killed_from_outside_as_they_start_are_replaced(made, monkeypatch) -> None:
+    start, n_left = Pool._start, 4 * MAX_STILLBORN
+
+    def killed(self: Pool) -> Any:
+        nonlocal n_left
+        place = start(self)
+        if n_left:
+            n_left -= 1
+            os.kill(place.worker.pid, signal.SIGKILL)
+        return place
+
+    monkeypatch.setattr(Pool, "_start", killed)
+    assert works(made(2))
+    assert n_left == 0
 
 
 def test_a_users_mistake_is_the_users(made) -> None:

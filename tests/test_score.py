@@ -452,7 +452,7 @@ def judge(gold_answer, response):
 
 
 def test_verifiers_killed_at_random_change_no_verdict(tmp_path, trained, warm, monkeypatch) -> None:
-    """The run of the fixture again, while whichever workers are ready are killed four times a second."""
+    """The run of the fixture again, while all its verifiers are killed twice a second."""
     pools, over = list[Pool](), threading.Event()
     made = Pool.__init__
 
@@ -464,7 +464,7 @@ def test_verifiers_killed_at_random_change_no_verdict(tmp_path, trained, warm, m
 
     def kill() -> None:
         nonlocal n_kills
-        while not over.wait(0.25):
+        while not over.wait(0.5):
             for place in [place for pool in pools for place in pool._places if place.ready]:
                 place.worker._process.kill()
                 n_kills += 1
