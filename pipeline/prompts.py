@@ -8,12 +8,15 @@ import pyarrow.compute as pc
 
 from pipeline import arithmetic, db
 from pipeline.store import Store
+from pipeline.verifiers import IMPORTED
 from reval.config import Config, Prompts
 from schemas import UserError, digest
 from schemas.enums import Split
 
 # The questions that are made here; all others are imported.
 EMBEDDED = "arithmetic"
+# Verifiers whose evaluations are named as they were when there was no other; labels judge no answer to a benchmark.
+USUAL = ("math", IMPORTED)
 
 
 def source(config: Config) -> str:
@@ -24,7 +27,9 @@ def source(config: Config) -> str:
 
 def benchmark(config: Config) -> str:
     """The name of a recipe's evaluation: its held-out questions and whatever else decides an answer to them."""
-    how = (config.prompts.template, config.generate.max_response_tokens, config.evaluate.max_prompts)
+    how: tuple[Any, ...] = (config.prompts.template, config.generate.max_response_tokens, config.evaluate.max_prompts)
+    if config.score.verifier not in USUAL:
+        how = (*how, config.score.verifier)
     return f"{source(config)}/{Split.HELDOUT}@{digest(*how)[:6]}"
 
 

@@ -6,7 +6,7 @@ What decides a verdict is the gold answer and what was read from a response, so 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from pipeline import db
 from pipeline.fetch import fetch
+from pipeline.locks import Held, words
 from pipeline.materialise import Shard, commit, materialise
 from pipeline.pool import Pool
 from pipeline.progress import bar, log
@@ -67,9 +68,17 @@ def rescore(
     return len(work), seconds
 
 
-def alone(store: Store, judge: Verifier) -> AbstractContextManager[None]:
+@contextmanager
+def alone(store: Store, judge: Verifier) -> Iterator[None]:
     """Keeps two processes from judging the same rollouts by the same verifier, which would be rows twice."""
-    return store.lock(f"verdicts-{digest(judge.verifier_id)[:12]}")
+    name = f"verdicts-{digest(judge.verifier_id)[:12]}"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(store.lock(name, wait=False))
+        except Held as error:
+            log.info("waiting for %s, which judges by %s too", words(error.holder), judge.verifier_id)
+            stack.enter_context(store.lock(name))
+        yield
 
 
 def shards(store: Store, processes: Processes, judge: Verifier, work: pa.Table, title: str) -> Iterator[Shard]:

@@ -3,13 +3,14 @@
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from pipeline import db, draws, recipes, score
+from pipeline import db, draws, prompts, recipes, score
 from pipeline.evaluate import evaluate
 from pipeline.pool import Outcome, Pool
 from pipeline.run import Processes, open_run
@@ -126,6 +127,19 @@ class TestRescore:
         assert len(items) == 4, "the first two are one"
         assert found["verdict"].to_pylist() == ["correct", "correct", "wrong", "no_answer", "correct"]
         assert found["seconds"].to_pylist() == [0.5, 0.0, 0.5, 0.5, 0.5]
+
+    def test_two_at_once_wait_for_one_another_and_say_so(self, archive, processes, caplog) -> None:
+        store, judge = Store(archive), replace(verifier("math"), version="later")
+        n = len(everything(store))
+        caplog.set_level("INFO", "reval")
+        with ThreadPoolExecutor() as threads:
+            with score.alone(Store(archive), judge):
+                other = threads.submit(score.rescore, store, processes, judge, store.versions(), everything(store))
+                while "which judges by math@later too" not in caplog.text:
+                    assert not other.done()
+                assert ask(archive, "SELECT count(*) FROM verdicts WHERE verifier_id = 'math@later'") == [(0,)]
+            assert other.result()[0] == n
+        assert score.rescore(store, processes, judge, store.versions(), everything(store))[0] == 0
 
     @pytest.mark.parametrize(
         ("asked", "says"),
@@ -382,6 +396,14 @@ class TestRewards:
         assert rewards <= {2, 1.75, 1.5, 1, -1, -1.25, -1.5, 0, -0.25, -0.5}
         assert min(rewards) < 0 < 1 < max(rewards)
         invoke("check", "-a", str(archive))
+
+
+def test_what_another_verifier_says_of_a_benchmark_is_another_benchmark() -> None:
+    """Its answers are evaluated anew; labels, which judge none, leave the usual verifier's."""
+    names = {
+        name: prompts.benchmark(Config(recipe="x", score={"verifier": name})) for name in ("math", "imported", "exact")
+    }
+    assert names["math"] == names["imported"] != names["exact"]
 
 
 class TestPython:
