@@ -20,7 +20,7 @@ from pipeline.score import shards
 from pipeline.store import Store
 from pipeline.verifiers import verifier
 from reval.config import Config, recorded
-from schemas import TABLES, digest
+from schemas import TABLES, UserError, digest
 
 
 def repair(store: Store) -> Iterator[str]:
@@ -72,7 +72,11 @@ def _again(store: Store) -> Iterator[str]:
         config = recorded(run["recipe"], run["config"])
         work = db.query(store, "lost_verdicts", run_id=run["run_id"], verifier=config.score.verifier)
         if run["flow"] == "iterate" and len(work):
-            judge = verifier(config.score.verifier)
+            try:
+                judge = verifier(config.score.verifier)
+            except UserError as error:  # a user's function that is gone, say: no reason to leave the rest unmended
+                yield f"{len(work):,} verdicts of run {run['run_id']} are lost: {error}"
+                continue
             with closing(Processes(config, store)) as processes:
                 commit(store, "repair", shards(store, processes, judge, work, "judge again"))
             yield f"{len(work):,} verdicts of run {run['run_id']} by {judge.verifier_id}: judged again"

@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -363,6 +364,22 @@ def test_what_cannot_be_made_again_is_said_and_put_aside(archive) -> None:
     stranger.write_bytes(b"other")
     invoke("check", "--repair", "-a", str(archive), code=1)
     assert {*kept, hashlib.sha256(b"other").hexdigest()} <= held(archive)
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_judge_that_is_gone_stops_no_repair(archive, monkeypatch) -> None:
+    """Verdicts of a user's function that is no more are said to be lost; references are made again all the same."""
+    store = Store(archive)
+    for name in ("verdicts", "references"):
+        store.replace(name, list(store.shards(name)), [])
+
+    def gone(asked: str) -> None:
+        raise UserError(f"no {asked}")
+
+    monkeypatch.setattr("pipeline.repair.verifier", gone)
+    out = invoke("check", "--repair", "-a", str(archive), code=1).stdout
+    assert re.search(r"^[\d,]+ verdicts of run arithmetic are lost: no math$", out, re.M), out
+    assert re.search(r"^[\d,]+ rows of reference .*: computed again$", out, re.M), out
 
 
 def test_repair_finishes_a_shard_half_committed(archive, monkeypatch) -> None:
