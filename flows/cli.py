@@ -138,19 +138,24 @@ def retrain(
 @command
 def evaluate(
     policy: Annotated[str, typer.Argument(help="A policy of the archive: reval sql 'SELECT policy_id FROM policies'.")],
-    recipe: Recipe = "arithmetic",
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", "-r", help="A recipe's name, or a TOML file's path. Default: as the run that made it."),
+    ] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     set_: Set = None,
     verbose: Verbose = False,
 ) -> None:
     """Answer the held-out questions with a policy, greedily and k times each; answers it already gave are kept."""
     from pipeline import db
-    from pipeline.evaluate import evaluate_policy
+    from pipeline.evaluate import evaluate_policy, evaluated_as
     from pipeline.recipes import load
     from pipeline.run import Processes, check
     from pipeline.store import Store
 
-    config = load(recipe, set_ or [])
+    config = load(recipe or "arithmetic", set_ or [])
+    if recipe is None:
+        config = load("arithmetic", set_ or [], defaults=evaluated_as(Store(archive, config.runtime.storage), policy))
     check("evaluate", config, archive, policy_id=policy)
     store = Store(archive, config.runtime.storage)
     with closing(Processes(config, store, verbose=verbose)) as processes:

@@ -1,5 +1,6 @@
 """evaluate: a policy on a benchmark: greedy accuracy, and avg@k from k answers a prompt."""
 
+import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -14,10 +15,13 @@ from pipeline.progress import bar
 from pipeline.run import Processes, Run, policy_location
 from pipeline.score import verdicts
 from pipeline.store import Store
-from pipeline.verifiers import verifier
+from pipeline.verifiers import IMPORTED, verifier
 from reval.config import Config
 from schemas import digest
 from schemas.enums import FinishReason
+
+# The settings that decide what a policy answers and who judges that.
+SECTIONS = ("prompts", "generate", "score", "evaluate")
 
 
 def evaluate(run: Run, iteration: int) -> None:
@@ -33,6 +37,21 @@ def evaluate(run: Run, iteration: int) -> None:
 
     with run.store.lock(f"evaluate-{run.policy_id(iteration)}"):  # `reval evaluate` may be at the same policy
         materialise(run.store, run.run_id, iteration, "evaluate", plan)
+
+
+def evaluated_as(store: Store, policy_id: str) -> dict[str, Any]:
+    """How the run that made a policy evaluates it: settings by dotted name. Empty: no run made it.
+
+    Without these, other questions or limits would make another benchmark of the same policy.
+    """
+    found = db.query(store, "evaluated_as", policy_id=policy_id)["config"].to_pylist()
+    if not found:
+        return {}
+    settings = json.loads(found[0])
+    names = {f"{section}.{key}": value for section in SECTIONS for key, value in settings[section].items()}
+    if names["score.verifier"] == IMPORTED:  # labels judge no answer
+        del names["score.verifier"]
+    return {"seed": settings["seed"], **names}
 
 
 def evaluate_policy(store: Store, config: Config, processes: Processes, policy_id: str) -> None:

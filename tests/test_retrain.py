@@ -16,7 +16,7 @@ from pipeline.store import Store
 from pipeline.workers import Worker
 from reval.config import RULES
 from schemas import UserError
-from tests.conftest import refused, run_iteration, run_pass
+from tests.conftest import SUMS, invoke, refused, run_iteration, run_pass
 
 # Rules at settings that a small archive bears; the custom one looks at every kind of column.
 RULE_SETTINGS: dict[str, dict[str, Any]] = {
@@ -329,3 +329,26 @@ def test_iterate_refuses_what_no_wait_could_mend(tmp_path, changes, message) -> 
     words = [word for line in changes for word in ("--set", line)]
     assert message in refused("iterate", "--archive", str(tmp_path / "none"), *words)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_policy_is_evaluated_as_its_run_evaluates(trained, archive, monkeypatch) -> None:
+    """Without being told again: the same questions and limits, so the same benchmark, of which nothing is left to answer."""
+    monkeypatch.setattr("pipeline.arithmetic.problems", lambda seed: SUMS)
+    benchmarks = "SELECT DISTINCT benchmark FROM runs"
+    (own,) = db.connect(Store(archive)).execute(benchmarks).fetchall()
+    runtime = ("--set", "runtime.engine=transformers", "--set", "runtime.device=cpu")
+    n_answers = "SELECT count(*), count(DISTINCT benchmark) FROM evaluations WHERE policy_id = 'arithmetic-0002'"
+    before = db.connect(Store(archive)).execute(n_answers).fetchone()
+    invoke("evaluate", "arithmetic-0002", "-a", str(archive), *runtime)
+    assert db.connect(Store(archive)).execute(n_answers).fetchone() == before
+    invoke("evaluate", "again-0001", "-a", str(archive), *runtime)
+    found = db.connect(Store(archive)).execute(
+        "SELECT DISTINCT benchmark FROM evaluations WHERE policy_id = 'again-0001'"
+    )
+    assert found.fetchall() == [own]
+    invoke("evaluate", "again-0001", "-a", str(archive), *runtime, "--set", "score.verifier=exact")
+    found = db.connect(Store(archive)).execute(
+        "SELECT benchmark = $1, verifier_id FROM evaluations WHERE policy_id = 'again-0001' GROUP BY ALL ORDER BY 1", own
+    )
+    assert [row[0] for row in found.fetchall()] == [False, True]
