@@ -285,12 +285,12 @@ class TestUpgrade:
         passes = {"again-0001": old, "arithmetic-0001": old, "arithmetic-0002": old, "arithmetic-0003": "math@3"}
         assert dict(ask(archive, "SELECT pass_id, verifier_id FROM passes")) == passes
         # A pass is repeated under the verifier it drew from; if it does not say which, the last there was then.
-        asked = ("arithmetic-0002", "arithmetic-0003")
-        said = [invoke("repeat", pass_id, "-a", str(archive)).stdout for pass_id in asked]
+        said = invoke("repeat", "arithmetic-0003", "-a", str(archive)).stdout
+        assert "weights the same, bit for bit" in said
         edit(Store(archive), "passes", forgotten)
         assert ask(archive, "SELECT DISTINCT verifier_id FROM passes") == [(None,)]
-        said += [invoke("repeat", pass_id, "-a", str(archive)).stdout for pass_id in asked]
-        assert ["weights the same, bit for bit" in each for each in said] == [True] * 4
+        said = invoke("repeat", "arithmetic-0002", "-a", str(archive)).stdout
+        assert "weights the same, bit for bit" in said
 
     def test_what_an_older_version_said_can_be_trained_on(self, archive, trained, warm, monkeypatch) -> None:
         store = Store(archive)
