@@ -182,6 +182,8 @@ def serve(handlers: Mapping[str, Handler]) -> NoReturn:
 
 def die_with_parent(watched: int) -> None:
     """Lets the kernel end this process when the other end of a pipe is closed, whatever this process is busy with."""
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO})  # a parent may have blocked it, and masks are inherited
     fcntl.fcntl(watched, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(watched, fcntl.F_SETFL, os.O_ASYNC)  # SIGIO, whose default is the end
     if select.select([watched], [], [], 0)[0]:  # it was closed before
