@@ -46,6 +46,9 @@ At = Annotated[
         "--at", help="As the archive was at a snapshot, a label, or a time (2026-11-22T18:00, UTC). Default: now."
     ),
 ]
+Where = Annotated[
+    str, typer.Option(help="Only rollouts for which this is true: SQL over the view rollouts, as behind WHERE.")
+]
 DEFAULT_ARCHIVE = ARCHIVE
 
 

@@ -14,7 +14,20 @@ import flows.exchange  # those of `reval import` and `export`
 import flows.lineage  # `reval lineage`
 import flows.plan  # `reval plan`
 import flows.verify
-from flows.app import DEFAULT_ARCHIVE, Archive, At, Recipe, RunName, Set, Verbose, app, command, myself, print_table
+from flows.app import (
+    DEFAULT_ARCHIVE,
+    Archive,
+    At,
+    Recipe,
+    RunName,
+    Set,
+    Verbose,
+    Where,
+    app,
+    command,
+    myself,
+    print_table,
+)
 
 
 class Format(StrEnum):
@@ -97,9 +110,7 @@ def retrain(
     at: At = None,
     from_run: Annotated[list[str] | None, typer.Option(help="Only rollouts of this run. Repeatable.")] = None,
     from_policy: Annotated[list[str] | None, typer.Option(help="Only rollouts of this policy. Repeatable.")] = None,
-    where: Annotated[
-        str, typer.Option(help="Only rollouts for which this is true: SQL over the view rollouts, as behind WHERE.")
-    ] = "",
+    where: Where = "",
     archives: Annotated[
         list[str] | None,
         typer.Option("--archive", "-a", help="The archive. More of them: their rollouts come in first; ARCHIVE@LABEL."),

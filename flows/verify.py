@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.app import DEFAULT_ARCHIVE, Archive, At, Recipe, Set, command, print_table
+from flows.app import DEFAULT_ARCHIVE, Archive, At, Recipe, Set, Where, command, print_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,9 +26,7 @@ REPORT = {
 def rescore(
     verifier: Annotated[str, typer.Option(help="NAME, NAME:ARGUMENT, either with @VERSION: `reval verifiers` explains.")],
     at: At = None,
-    where: Annotated[
-        str, typer.Option(help="Only rollouts for which this is true: SQL over the view rollouts, as behind WHERE.")
-    ] = "",
+    where: Where = "",
     recipe: Recipe = "arithmetic",
     archive: Archive = DEFAULT_ARCHIVE,
     set_: Set = None,
