@@ -21,7 +21,7 @@ from pipeline.pool import Pool
 from pipeline.progress import bar, log
 from pipeline.run import Processes, Run
 from pipeline.store import Store, Versions
-from pipeline.verifiers import REWARDS, Verifier, verifier
+from pipeline.verifiers import REWARDS, Judgement, Verifier, verifier
 from schemas import digest
 from schemas.enums import Verdict
 
@@ -139,7 +139,9 @@ def verdicts(
     found: list[dict[str, Any]] = [{}] * len(responses)
     n_done = 0
     for number, outcome in pool.map(items):
-        row = _unjudged(Verdict(outcome.failure)) if outcome.failure else outcome.values
+        said = Judgement(Verdict(outcome.failure), None) if outcome.failure else Judgement(**outcome.values)
+        reward = REWARDS[said.verdict] if said.worth is None else said.worth
+        row = {"verdict": said.verdict, "reward": reward, "extracted_answer": said.extracted_answer}
         first, *others = places[items[number]]
         found[first] = {**row, "seconds": outcome.seconds}
         for place in others:
@@ -147,7 +149,3 @@ def verdicts(
         n_done += 1 + len(others)
         progress(n_done, len(responses))
     return pa.Table.from_pylist(found, VERDICTS)
-
-
-def _unjudged(verdict: Verdict) -> dict[str, Any]:
-    return {"verdict": verdict, "reward": REWARDS[verdict], "extracted_answer": None}

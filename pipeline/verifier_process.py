@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from pipeline.pool import Handler, serve_items
-from pipeline.verifiers import REWARDS, verifier
+from pipeline.verifiers import verifier
 
 # Audited acts that no parser of an answer needs: with processes, sockets, signals, files; and those that only look.
 _NEVER = {"os", "subprocess", "pty", "shutil", "signal", "socket", "sqlite3", "mmap", "fcntl"}
@@ -26,12 +26,7 @@ def start(name: str) -> Handler:
         sys.addaudithook(_refuse)
 
     def judge(gold_answer: str, answer: str | None) -> dict[str, Any]:
-        verdict, extracted, worth = found.judge(gold_answer, answer)
-        return {
-            "verdict": verdict,
-            "reward": REWARDS[verdict] if worth is None else worth,
-            "extracted_answer": extracted,
-        }
+        return found.judge(gold_answer, answer)._asdict()
 
     return judge
 

@@ -118,8 +118,7 @@ class TestRescore:
                 items.extend(asked)
                 values = [judge.judge(*item) for item in asked]
                 for i in reversed(range(len(asked))):
-                    said = {"verdict": values[i].verdict, "reward": 1.0, "extracted_answer": values[i].extracted_answer}
-                    yield i, Outcome(said, None, 0.5)
+                    yield i, Outcome(values[i]._asdict(), None, 0.5)
 
         golds = ["7", "7", "8", "7", "8"]
         responses = [r"long way \boxed{7}", r"\boxed{7} at once", r"\boxed{7}", "no", r"\boxed{8}"]
