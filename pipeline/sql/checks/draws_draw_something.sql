@@ -3,14 +3,12 @@
 WITH drawn AS (
     SELECT pass_id, update, slot, trajectory_id, reward, regexp_replace(pass_id, '-\d+$', '') AS run_id FROM draws
 ),
-words AS (
-    SELECT run_id, config, unnest(['correct', 'wrong', 'no_answer', 'bad_gold', 'timeout', 'crashed']) AS verdict FROM runs
-),
 shaping AS (
     SELECT
         run_id, verdict, json_extract(config, '$.reward.' || verdict)::DOUBLE AS worth,
         json_extract(config, '$.reward.length_penalty')::DOUBLE AS length_penalty
-    FROM words
+    FROM runs
+    CROSS JOIN (SELECT DISTINCT verdict FROM verdicts) said
 ),
 accounted AS (
     SELECT d.pass_id, d.update, d.slot
