@@ -6,7 +6,8 @@ Imports the standard library and pyarrow only, so that any tool can read an arch
 from schemas.conform import SchemaError, conform
 from schemas.errors import Failure, UserError
 from schemas.ids import as_name, check_name, digest
-from schemas.tables import ARCHIVE_FORMAT, READABLE_SINCE, TABLES, Column, Table
+from schemas.table import Column, Table
+from schemas.tables import ARCHIVE_FORMAT, READABLE_SINCE, TABLES
 
 __all__ = [
     "ARCHIVE_FORMAT",

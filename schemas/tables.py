@@ -4,13 +4,10 @@ Each column says its meaning, its unit, and what null means where null is allowe
 column comment (`duckdb_columns()`).
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import cached_property
-
 import pyarrow as pa
 
 from schemas import enums
+from schemas.table import Column, Table
 
 # Raised when an archive of before can no longer be read at all. A nullable column more, or a column that may now be
 # null, is a table's `version` instead, and old archives take it on when they are opened.
@@ -23,43 +20,6 @@ TOKENS = pa.list_(pa.int32())
 LOGPROBS = pa.list_(pa.float32())
 VERSIONS = COUNTS = pa.map_(pa.string(), pa.int64())
 TIME = pa.timestamp("us", tz="UTC")
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column. `null` says what null means; a column without it never holds null."""
-
-    name: str
-    type: pa.DataType
-    doc: str
-    null: str | None = None
-    enum: type[StrEnum] | None = None
-
-    @property
-    def comment(self) -> str:
-        words = f" One of: {', '.join(self.enum)}." if self.enum else ""
-        return self.doc + words + (f" Null: {self.null}." if self.null else "")
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table: what a row is, the columns that name it, and all columns in order.
-
-    `version` goes up with every change to the columns; the only changes are a new nullable column, and a column that may
-    be null from now on. `span` is a column whose least and greatest value in each file are in Delta's log, so that who
-    asks for a range of it leaves the other files closed. Null: none.
-    """
-
-    name: str
-    doc: str
-    key: tuple[str, ...]
-    columns: tuple[Column, ...]
-    version: int = 1
-    span: str | None = None
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        return pa.schema([pa.field(c.name, c.type, nullable=c.null is not None) for c in self.columns])
 
 
 C = Column
