@@ -11,19 +11,19 @@ the seed, the moments are the machine's. Linux only: what was started is found i
 import ctypes
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from benchmarks.processes import below, cpu, kill, words_of
 from flows import server
 from pipeline import db
 from pipeline.layout import MARKER, is_shard
@@ -304,21 +304,6 @@ def environment(prefect: Path, port: int | None = None) -> dict[str, str]:
     return {**kept, **THREADS, "PYTHONPATH": str(ROOT), "REVAL_HOME": str(prefect), **told}
 
 
-def below(pid: int) -> list[int]:
-    """What a process started, and that."""
-    found: list[int] = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found += map(int, path.read_text().split())
-    return found + [further for pid in found for further in below(pid)]
-
-
-def words_of(pid: int) -> list[str]:
-    with suppress(OSError):
-        return [word.decode() for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
-    return []
-
-
 def await_child(flow: subprocess.Popen, name: str) -> list[int]:
     """Waits until a flow has such a child and then, a little, until that takes CPU time; none: the flow ended first."""
     found, deadline = [], time.monotonic() + RUN_SECONDS
@@ -329,23 +314,6 @@ def await_child(flow: subprocess.Popen, name: str) -> list[int]:
     while sum(map(cpu, found)) == first and time.monotonic() < deadline and flow.poll() is None:
         time.sleep(0.001)
     return found
-
-
-def cpu(pid: int) -> int:
-    """Clock ticks of CPU time; 0: it is gone."""
-    with suppress(OSError):
-        return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]))
-    return 0
-
-
-def kill(pids: Iterable[int]) -> bool:
-    """SIGKILL to each; whether any was still there."""
-    n_there = 0
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-            n_there += 1
-    return n_there > 0
 
 
 def main(
