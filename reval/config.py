@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from reval.schedules import STRICT, Ramp, Schedule, check_shares
+from reval.schedules import STRICT, Ramp, Schedule, check_shares, positive
 from schemas import UserError
 
 
@@ -170,18 +170,40 @@ class Retrain(Section):
 
 
 class Train(Section):
-    objective: Literal["reval", "tbrm"] = "reval"
+    objective: Literal["reval", "tbrm", "grpo", "reinforce", "tba"] = "reval"
+    """reval/objectives.py says what each is."""
     baseline: Literal["group_mean", "raw"] = "group_mean"
     """What is subtracted from a reward: the mean reward of the prompt's group, or nothing."""
     beta: float = Field(1.0, gt=0)
     """Weight of KL to the reference; a reward of 1 is worth 1/beta nats."""
-    learning_rate: float = Field(3e-4, gt=0)
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    """`grpo` only: its ratios are clipped to between 1 - clip_low and 1 + clip_high."""
+    clip_high: float = Field(0.2, gt=0)
+    learning_rate: Schedule = 3e-4
+    """A number, or how it goes from iteration to iteration, written as in replay.shares."""
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     reset_every_iterations: int = Field(1, ge=0)
     """The reference becomes the current policy every so many iterations; 0 is never."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What matrix products are computed in. Weights, their sums and the optimizer's state are float32 either way."""
+    lora_rank: int = Field(0, ge=0)
+    """0 trains all weights; otherwise low-rank adapters on every linear layer (peft), under a reference that stays."""
+    lora_alpha: float = Field(16.0, gt=0)
+    """Adapters count lora_alpha / lora_rank times."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Train":
+        if self.lora_rank and self.reset_every_iterations:
+            raise ValueError(
+                "adapters stand on the policy the run began from, which is the reference then: "
+                "set train.reset_every_iterations=0 with train.lora_rank"
+            )
+        if not positive(self.learning_rate):
+            raise ValueError("learning_rate is a schedule of numbers above 0")
+        return self
 
 
 class Evaluate(Section):
@@ -201,7 +223,19 @@ class Runtime(Section):
     engine_batch: int = Field(256, ge=1)
     """Rollouts the engine works on at once."""
     micro_batch_tokens: int = Field(16384, ge=1)
-    """Padded tokens in one forward pass of the trainer."""
+    """Tokens in one forward pass of the trainer, padding included; a longer trajectory is one by itself."""
+    batching: Literal["packed", "padded"] = "packed"
+    """How trajectories share a forward pass: end to end without padding, or side by side with those about as long. A
+    model whose attention cannot be told where one ends is padded either way."""
+    trainer_processes: int = Field(0, ge=0)
+    """Processes that train together; 0 is one per GPU, and one on a CPU. Their number changes no result but rounding."""
+    sharding: Literal["none", "full", "offloaded"] = "none"
+    """Whether each process has all weights, gradients and optimizer state, or its part of them (FSDP), on the GPU or
+    the CPU's memory."""
+    checkpointing: Literal["none", "layers"] = "none"
+    """What the backward pass computes again instead of keeping: nothing, or every layer's activations."""
+    trackers: list[Literal["tensorboard", "wandb"]] = []
+    """Who else gets each step's figures."""
     verifier_workers: int = Field(0, ge=0)
     """Processes that check answers; 0 is one per core."""
     storage: dict[str, str] = {}

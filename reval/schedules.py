@@ -68,6 +68,11 @@ def _values(schedule: Any) -> list[float]:
     return schedule if isinstance(schedule, list) else [schedule]
 
 
+def positive(schedule: float | list[float] | Ramp | Steps) -> bool:
+    """Whether every value it is made of is above 0."""
+    return min(_values(schedule)) > 0
+
+
 def at(schedule: float | list[float] | Ramp | Steps, iteration: int) -> float:
     """The value at an iteration, from 1."""
     if isinstance(schedule, Ramp):

@@ -30,6 +30,16 @@ class Source(StrEnum):
     REPLAY = "replay"  # drawn from the replay window by the draw rule
 
 
+class Precision(StrEnum):
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"  # matrix products; weights, sums and the optimizer's state are float32 all the same
+
+
+class Batching(StrEnum):
+    PACKED = "packed"  # end to end, without padding
+    PADDED = "padded"  # side by side, by length
+
+
 class Imported(StrEnum):
     PROMPTS = "prompts"
     ROLLOUTS = "rollouts"
