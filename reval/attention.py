@@ -52,7 +52,8 @@ def attend(
         return empty.index_copy(0, padded_P, part_PHK).unflatten(0, (n_rows, longest)).transpose(1, 2)
 
     out_BHTK: Tensor = _causal(pad(query_PHK), pad(key_PHK), pad(value_PHK), scaling)
-    return out_BHTK.transpose(1, 2).flatten(0, 1)[padded_P][None], None
+    out_PHK: Tensor = out_BHTK.transpose(1, 2).flatten(0, 1)[padded_P]
+    return out_PHK[None], None
 
 
 def _causal(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, scaling: float) -> Tensor:
@@ -67,12 +68,13 @@ def _varlen(
     from torch.nn.attention.varlen import varlen_attn
 
     causal = (-1, 0)  # everything before a token, nothing behind it
-    out: Any = varlen_attn(
+    out = varlen_attn(
         *(query_PHK, key_PHK, value_PHK, starts_B1, starts_B1, longest, longest),
         scale=scaling,
         window_size=causal,
         enable_gqa=True,
     )
+    assert isinstance(out, Tensor)
     return out
 
 

@@ -9,7 +9,7 @@ response tokens of all B together.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,7 +33,9 @@ class Batch(NamedTuple):
     n_tokens: int  # their sum, without padding
 
     def to(self, device: torch.device) -> "Batch":
-        there = {name: part.to(device) for name, part in self._asdict().items() if isinstance(part, Tensor)}
+        there: dict[str, Any] = {
+            name: part.to(device) for name, part in self._asdict().items() if isinstance(part, Tensor)
+        }
         return self._replace(**there)
 
     @property

@@ -87,9 +87,8 @@ class Policy(nn.Module):
         n_heads = config.num_attention_heads
         width: int = n_heads * (getattr(config, "head_dim", None) or config.hidden_size // n_heads)
         squares = float(batch.n_tokens_B.double().square().sum())
-        return 6.0 * (
-            n_trunk * batch.n_tokens + n_head * len(batch.target_N) + config.num_hidden_layers * width * squares
-        )
+        products = n_trunk * batch.n_tokens + n_head * len(batch.target_N)
+        return float(6 * (products + config.num_hidden_layers * width * squares))
 
 
 def load(location: str, device: torch.device) -> Any:

@@ -132,7 +132,7 @@ class Trainer:
             for name, values in found.rows.items():
                 said["rows"][name] += values.tolist()
             said["steps"].append(found.step)
-            self._trackers.log(team, settings, found.step, settings.first_step + number)
+            self._trackers.log(team, the_pass, found.step, number)
             progress(number, n_updates)
             if number < n_updates and checkpoint.is_due(team):
                 said["seconds"] = before + time.perf_counter() - began
