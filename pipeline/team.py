@@ -32,6 +32,11 @@ class Team:
         self._workers: list[Worker] = []
         self._meeting: Path | None = None
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes there are."""
+        return [worker.pid for worker in self._workers]
+
     def call(
         self, method: str, table: pa.Table | None = None, *, progress: Progress | None = None, **params: Any
     ) -> tuple[dict[str, Any], pa.Table | None]:

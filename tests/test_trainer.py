@@ -54,20 +54,35 @@ def settings(folder: Path, policy: Path, **changes) -> Settings:
     return replace(made, **changes)
 
 
-def run(folder: Path, how: Settings, updates: list[list[int]], rows: pa.Table | None = None) -> pa.Table:
-    """Runs a pass whose updates are the given rows; returns what it wrote about them."""
+def prepare(folder: Path, how: Settings, updates: list[list[int]], reference: Path | None = None) -> None:
+    """Writes a pass whose updates are the given rows, under the policy itself or another reference."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = rollouts() if rows is None else rows
-    reference = Trainer().forward(how.policy, rows, device="cpu", micro_batch_tokens=64)
-    rows = rows.append_column("ref_logprob_sum", reference["logprob_sum"]).append_column("ref_value", reference["value"])
+    rows = rollouts()
+    under = Trainer().forward(str(reference or how.policy), rows, device="cpu", micro_batch_tokens=64)
+    more = {
+        "ref_logprob_sum": under["logprob_sum"],
+        "ref_value": under["value"],
+        "behaviour_logprobs": pa.array([[x - 0.1 for x in row] for row in under["logprobs"].to_pylist()]),
+        "prompt_id": pa.array([f"p{i // 4}" for i in range(N)]),
+    }
+    for name, values in more.items():
+        rows = rows.append_column(name, values)
     draws = [
-        {"update": u, "slot": s, "trajectory_id": f"t{row}", "weight": 1.0, "reward": row % 2, "baseline": 0.25}
+        {
+            **{"update": u, "slot": s, "trajectory_id": f"t{row}", "weight": 1.0 + 0.1 * (row % 3)},
+            **{"reward": row % 2, "baseline": 0.25, "deviation": 0.5},
+        }
         for u, drawn in enumerate(updates)
         for s, row in enumerate(drawn)
     ]
     pq.write_table(rows, folder / "rollouts.parquet")
     pq.write_table(pa.Table.from_pylist(draws), folder / "draws.parquet")
     (folder / "pass.json").write_text(json.dumps(asdict(how)))
+
+
+def run(folder: Path, how: Settings, updates: list[list[int]]) -> pa.Table:
+    """Runs a pass whose updates are the given rows; returns what it wrote about them."""
+    prepare(folder, how, updates)
     Trainer().run_pass(folder)
     return pq.read_table(folder / "updates.parquet")
 
