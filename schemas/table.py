@@ -6,6 +6,8 @@ from functools import cached_property
 
 import pyarrow as pa
 
+TEXT, INT, FLOAT = pa.string(), pa.int64(), pa.float64()
+
 
 @dataclass(frozen=True)
 class Column:
