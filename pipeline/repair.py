@@ -81,11 +81,13 @@ def _again(store: Store) -> Iterator[str]:
                 commit(store, "repair", shards(store, processes, judge, work, "judge again"))
             yield f"{len(work):,} verdicts of run {run['run_id']} by {judge.verifier_id}: judged again"
     work, config = db.query(store, "lost_references"), Config(recipe="repair")
-    for reference_id in sorted(set(work["reference_id"].to_pylist())):
-        part = work.filter(pc.field("reference_id") == reference_id)
+    kinds = {(row["reference_id"], row["precision"]) for row in work.select(["reference_id", "precision"]).to_pylist()}
+    for reference_id, precision in sorted(kinds):
+        part = work.filter((pc.field("reference_id") == reference_id) & (pc.field("precision") == precision))
         with closing(Processes(config, store)) as processes:
-            rows = sums(processes.trainer(), store, reference_id, part, config.runtime, "refer again")
+            rows = sums(processes.trainer(), store, reference_id, part, precision, config.runtime, "refer again")
         rows = rows.append_column("pass_id", pa.nulls(len(rows), pa.string()))
-        store.write(f"repair/{digest(reference_id, *part['trajectory_id'].to_pylist())}", {"references": rows})
+        shard = f"repair/{digest(reference_id, precision, *part['trajectory_id'].to_pylist())}"
+        store.write(shard, {"references": rows})
         yield f"{len(rows):,} rows of reference {reference_id}: computed again"
     store.snapshot_now("repair")

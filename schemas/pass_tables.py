@@ -11,15 +11,22 @@ WAITED = "it made no update: there was too little to draw"
 PASS_TABLES = (
     Table(
         "references",
-        "The two scalars Eq. 2 needs of the reference policy, per rollout. A reset is a new reference_id.",
-        ("trajectory_id", "reference_id"),
+        "The two scalars Eq. 2 needs of the reference policy, per rollout and precision. A reset is a new reference_id.",
+        ("trajectory_id", "reference_id", "precision"),
         (
             C("trajectory_id", TEXT, "The rollout."),
             C("reference_id", TEXT, "The policy that is the reference."),
             C("ref_logprob_sum", FLOAT, "Sum over response tokens of log pi_ref, in nats, temperature 1."),
             C("ref_value", FLOAT, "V_ref(s1): logsumexp of the logits at the last prompt position, in nats."),
             C("pass_id", TEXT, "The pass it was computed for.", null="by `reval check --repair`, or by reval 0.2"),
-            C("precision", TEXT, "What it was computed in.", enum=enums.Precision, null="reval 0.4 or before: float32"),
+            C(
+                "precision",
+                TEXT,
+                "What it was computed in.",
+                null="made by reval 0.4 or before: float32",
+                enum=enums.Precision,
+                null_is=enums.Precision.FLOAT32,
+            ),
         ),
         version=3,
     ),

@@ -15,7 +15,7 @@ from schemas.table import Column as C
 # null, is a table's `version` instead, and old archives take it on when they are opened.
 ARCHIVE_FORMAT = 1
 # The first reval that reads what this one writes: what an older one tells its user to install.
-READABLE_SINCE = "0.4.0"
+READABLE_SINCE = "0.5.0"
 
 TOKENS = pa.list_(pa.int32())
 LOGPROBS = pa.list_(pa.float32())
