@@ -44,6 +44,7 @@ VIEWS = (
     "judges",
     "rollouts",
     "progress",
+    "training",
     "disagreements",
     "trajectory_uses",
     "update_ages",
