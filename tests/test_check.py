@@ -380,6 +380,17 @@ def test_what_cannot_be_made_again_is_said_and_put_aside(archive) -> None:
     assert {*kept, hashlib.sha256(b"other").hexdigest()} <= held(archive)
 
 
+@pytest.mark.usefixtures("warm")
+def test_what_was_made_again_is_made_again_when_it_is_lost_again(trained, archive) -> None:
+    for _ in range(2):
+        store = Store(archive)
+        for name in ("verdicts", "references"):
+            store.replace(name, list(store.shards(name)), [])
+        assert "computed again" in invoke("check", "--repair", "-a", str(archive)).stdout
+        for name, without in (("verdicts", ("seconds",)), ("references", ("pass_id",))):
+            assert contents(Store(archive), name, without) == contents(Store(trained.archive), name, without)
+
+
 def test_references_in_the_precision_of_their_pass_are_missed(archive) -> None:
     """Sums in float32 are of no use to a pass in bfloat16, and are not what is lost of it."""
     store = Store(archive)
