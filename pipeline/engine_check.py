@@ -46,6 +46,7 @@ def check_weights(
             location=location,
             device=runtime.device,
             micro_batch_tokens=runtime.micro_batch_tokens,
+            batching=runtime.batching,
             temperature=temperature or 1.0,
         )
         assert ours is not None
