@@ -9,7 +9,7 @@ from pipeline.materialise import Shard, materialise
 from pipeline.progress import bar
 from pipeline.run import Run, policy_location
 from pipeline.store import Store
-from pipeline.workers import Worker
+from pipeline.team import Team
 from reval.config import Runtime
 from schemas import digest
 
@@ -40,7 +40,7 @@ def reference(run: Run, iteration: int) -> None:
 
 
 def sums(
-    trainer: Worker, store: Store, reference_id: str, work: pa.Table, precision: str, runtime: Runtime, title: str
+    trainer: Team, store: Store, reference_id: str, work: pa.Table, precision: str, runtime: Runtime, title: str
 ) -> pa.Table:
     """Rows of references for rows of trajectory_id, all columns but pass_id."""
     with bar(title) as progress:

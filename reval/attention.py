@@ -49,7 +49,8 @@ def attend(
     def pad(part_PHK: Tensor) -> Tensor:
         shape = (n_rows * longest, *part_PHK.shape[1:])
         empty: Tensor = part_PHK.new_zeros(shape)
-        return empty.index_copy(0, padded_P, part_PHK).unflatten(0, (n_rows, longest)).transpose(1, 2)
+        padded_BTHK: Tensor = empty.index_copy(0, padded_P, part_PHK).unflatten(0, (n_rows, longest))
+        return padded_BTHK.transpose(1, 2)
 
     out_BHTK: Tensor = _causal(pad(query_PHK), pad(key_PHK), pad(value_PHK), scaling)
     out_PHK: Tensor = out_BHTK.transpose(1, 2).flatten(0, 1)[padded_P]
