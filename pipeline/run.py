@@ -18,8 +18,18 @@ from pipeline.pool import Pool
 from pipeline.store import Store
 from pipeline.team import Team
 from pipeline.verifiers import verifier, verifier_id
-from reval.config import Config, Retrain, differences, recorded
+from reval.config import Config, Retrain, Runtime, differences, recorded
 from schemas import UserError, check_name
+
+
+def n_gpus(runtime: Runtime) -> int:
+    """The GPUs that are here to be used."""
+    return 0 if runtime.device == "cpu" else len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def n_trainers(runtime: Runtime) -> int:
+    """The processes that train together."""
+    return runtime.trainer_processes or n_gpus(runtime) or 1
 
 
 class Processes:
@@ -65,14 +75,9 @@ class Processes:
             self._engine.close()
             self._engine, self._loaded = None, None
         if self._trainer is None:
-            self._trainer = Team("pipeline.trainer_process", self._n_trainers, log=self._log("trainer"))
+            self._trainer = Team("pipeline.trainer_process", n_trainers(self._runtime), log=self._log("trainer"))
         return self._trainer
 
-    @property
-    def _n_trainers(self) -> int:
-        if self._runtime.trainer_processes or not self._take_turns:
-            return self._runtime.trainer_processes or 1
-        return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
     @cached_property
     def verifiers(self) -> Pool:
@@ -83,7 +88,7 @@ class Processes:
 
     @property
     def _take_turns(self) -> bool:
-        return self._runtime.device != "cpu" and Path("/dev/nvidia0").exists()
+        return n_gpus(self._runtime) > 0
 
     def _log(self, name: str) -> Path | None:
         return None if self._verbose else self._store.layout.log(self.who, name)
