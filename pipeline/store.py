@@ -152,11 +152,11 @@ class Store:
         return Path(location) if Path(location).is_absolute() else self.files.bring(location)
 
     def pruned(self, address: str) -> str | None:
-        """The rule by which a policy's weights or optimizer state were pruned; null: they were not.
+        """The rule by which a policy's weights or optimizer state were pruned; null: they were not, or are the user's.
 
         It is noted before the first file goes: what is left of them may not be whole.
         """
-        note = self.files.read(tombstone(address))
+        note = None if Path(address).is_absolute() else self.files.read(tombstone(address))
         return None if note is None else note.decode()
 
     def _table(self, name: str) -> DeltaTable:
