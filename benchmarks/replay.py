@@ -121,8 +121,11 @@ def _pass(iteration: int, used: np.ndarray, chance: np.random.Generator) -> dict
         "reward": zeros,
         "baseline": zeros,
         "rule": ["fifo"] * 2 * n,
+        "deviation": zeros,
     }
-    sums = {name: pa.array(chance.normal(size=2 * n)) for name in ("residual", "value_gap", "log_ratio", "target")}
+    names_of_sums = ("residual", "value_gap", "log_ratio", "target", "entropy")
+    sums = {name: pa.array(chance.normal(size=2 * n)) for name in names_of_sums}
+    sums["clipped_share"] = pa.nulls(2 * n, pa.float64())
     return {"draws": pa.table({**place, **of_draws}), "updates": pa.table({**place, **sums})}
 
 

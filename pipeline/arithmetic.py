@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas import digest
-from schemas.enums import Split
+from schemas.enums import Batching, Split
 
 N_HELDOUT = 400
 CHARACTERS = "0123456789+-=\\{} boxed"
@@ -79,10 +79,11 @@ def pretrain(
     import torch
 
     from reval.batch import collate
-    from reval.model import score
+    from reval.model import Policy
 
     tokenizer = make_tokenizer()
     model = make_model(tokenizer, seed)
+    policy = Policy(model)
     by_split: dict[Split, list[Example]] = {Split.TRAIN: [], Split.HELDOUT: []}
     for problem, _, split in problems(problems_seed):
         at_once, worked = ([*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in answers(problem))
@@ -97,9 +98,10 @@ def pretrain(
         optimizer.param_groups[0]["lr"] = rate
         drawn = torch.randint(len(pool), (BATCH,), generator=generator).tolist()
         ways = (torch.rand(BATCH, generator=generator) < WORKED_SHARE[phase]).tolist()
-        batch = collate([pool[i][0] for i in drawn], [pool[i][1][way] for i, way in zip(drawn, ways, strict=True)])
+        rows = [pool[i][0] for i in drawn], [pool[i][1][way] for i, way in zip(drawn, ways, strict=True)]
+        batch = collate(*rows, Batching.PADDED)
         optimizer.zero_grad(set_to_none=True)
-        (-score(model, batch).logp_N.mean()).backward()
+        (-policy(batch).logp_N.mean()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
         optimizer.step()
         progress(min(step, TYPICAL_STEPS - 1), TYPICAL_STEPS)
@@ -137,9 +139,10 @@ def greedy(model: Any, examples: Sequence[Example]) -> tuple[float, float]:
 
     solved = torch.zeros(len(examples), dtype=torch.bool)
     for way in (0, 1):
-        batch = collate([prompt for prompt, _ in examples], [right[way] for _, right in examples])
+        rows = [prompt for prompt, _ in examples], [right[way] for _, right in examples]
+        batch = collate(*rows, Batching.PADDED)
         with torch.no_grad():
-            best_N = model(batch.token_ids_BT).logits[batch.row_N, batch.position_N].argmax(-1)
+            best_N = model(batch.token_ids).logits.flatten(0, 1)[batch.place_N].argmax(-1)
         missed = torch.zeros(len(examples), dtype=torch.bool)
         missed[batch.row_N[best_N != batch.target_N]] = True
         solved |= ~missed

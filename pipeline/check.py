@@ -114,7 +114,7 @@ def unique(name: str) -> str:
     """A query for the keys that a table has more than once."""
     return (
         f"SELECT {db.key_text(name)} AS row, 'there ' || count(*) || ' times' AS problem "
-        f'FROM "{name}" GROUP BY {db.key(name)} HAVING count(*) > 1'
+        f'FROM "{name}" GROUP BY {", ".join(db.key(name))} HAVING count(*) > 1'
     )
 
 

@@ -44,6 +44,7 @@ VIEWS = (
     "judges",
     "rollouts",
     "progress",
+    "training",
     "disagreements",
     "trajectory_uses",
     "update_ages",
@@ -140,14 +141,28 @@ def _sql_type(kind: pa.DataType) -> str:
     return SQL_TYPES[kind]
 
 
-def key(name: str, between: str = ", ") -> str:
-    """The columns of a table's key, as SQL lists them."""
-    return between.join(f'"{column}"' for column in TABLES[name].key)
+def key(name: str, of: str = "") -> list[str]:
+    """SQL for each column of a table's key; a null that counts as a value is that value.
+
+    Args:
+        of: the relation whose columns they are, where there are several.
+    """
+    columns = {column.name: column for column in TABLES[name].columns}
+    found = []
+    for column in map(columns.__getitem__, TABLES[name].key):
+        word = f'{of}."{column.name}"' if of else f'"{column.name}"'
+        found.append(word if column.null_is is None else f"coalesce({word}, {_quoted(column.null_is)})")
+    return found
 
 
-def key_text(name: str) -> str:
+def key_text(name: str, of: str = "") -> str:
     """SQL for a row's key as one text, its values with slashes between."""
-    return key(name, " || '/' || ")
+    return " || '/' || ".join(key(name, of))
+
+
+def same_key(name: str, a: str, b: str) -> str:
+    """SQL for whether two relations' rows of a table have the same key."""
+    return " AND ".join(f"{one} = {other}" for one, other in zip(key(name, a), key(name, b), strict=True))
 
 
 def query(store: Store, name: str, /, **inputs: Any) -> pa.Table:
@@ -209,11 +224,17 @@ def _mentioned(statement: str | None) -> tuple[list[str], list[str]]:
     if statement is None:
         return list(TABLES), list(VIEWS)
     views: list[str] = []
+    statement = _code(statement)
     for name in reversed(VIEWS):
         if re.search(rf"\b{name}\b", statement):
             views.insert(0, name)
-            statement += sql(f"views/{name}")
+            statement += _code(sql(f"views/{name}"))
     return [name for name in TABLES if re.search(rf"\b{name}\b", statement)], views
+
+
+def _code(statement: str) -> str:
+    """The statement without its comments: words in these are no tables."""
+    return re.sub(r"--.*", "", statement)
 
 
 def _files(store: Store, name: str, versions: Versions | None, keep: Keep | None = None) -> Sizes:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.engines import Engine
-from pipeline.workers import Worker
+from pipeline.team import Team
 from reval.config import Runtime
 from schemas import Failure
 
@@ -22,7 +22,7 @@ class WrongWeights(Failure):
 
 
 def check_weights(
-    engine: Engine, trainer: Worker, location: str, rows: pa.Table, temperature: float, runtime: Runtime
+    engine: Engine, trainer: Team, location: str, rows: pa.Table, temperature: float, runtime: Runtime
 ) -> dict[str, Any]:
     """Compares the first rollouts of a batch.
 
@@ -46,6 +46,8 @@ def check_weights(
             location=location,
             device=runtime.device,
             micro_batch_tokens=runtime.micro_batch_tokens,
+            precision=engine.dtype,
+            batching=runtime.batching,
             temperature=temperature or 1.0,
         )
         assert ours is not None

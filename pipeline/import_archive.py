@@ -121,7 +121,7 @@ def _incoming(store: Store, name: str, path: Path) -> duckdb.DuckDBPyConnection:
 
 def _new(store: Store, name: str, path: Path) -> pa.Table:
     """The rows of a file whose keys the archive does not have."""
-    query = f'SELECT * FROM incoming ANTI JOIN "{name}" USING ({db.key(name)})'
+    query = f'SELECT * FROM incoming ANTI JOIN "{name}" here ON {db.same_key(name, "incoming", "here")}'
     return _incoming(store, name, path).sql(query).to_arrow_table()
 
 
@@ -129,10 +129,10 @@ def _refuse_other_values(store: Store, folder: Path, manifest: Manifest) -> None
     for name in TABLES:
         if name in NAMES:
             continue  # a snapshot of the same name may have kept its state here and not there
-        key = db.key(name)
         query = (
-            f"SELECT {db.key_text(name)} FROM (SELECT {key}, hash(incoming) AS row FROM incoming) a "
-            f'JOIN (SELECT {key}, hash(t) AS row FROM "{name}" t) b USING ({key}) WHERE a.row <> b.row LIMIT 1'
+            f"SELECT {db.key_text(name, 'a')} FROM (SELECT *, hash(incoming) AS hashed FROM incoming) a "
+            f'JOIN (SELECT *, hash(t) AS hashed FROM "{name}" t) b ON {db.same_key(name, "a", "b")} '
+            "WHERE a.hashed <> b.hashed LIMIT 1"
         )
         for file in manifest.of(name):
             if found := _incoming(store, name, folder / file.path).execute(query).fetchone():

@@ -65,6 +65,11 @@ class Layout:
         """Work in progress: nothing in it is part of the archive."""
         return self.local / "scratch" / name
 
+    @property
+    def tracking(self) -> Path:
+        """What trackers keep, of all runs."""
+        return self.local / "tracking"
+
     def log(self, who: str, name: str) -> Path:
         """What a child process of a run or command printed."""
         return self.local / "logs" / who / f"{name}.log"

@@ -107,7 +107,7 @@ def _drawn(
     passes = pa.table({"pass_id": [name for name, _ in names], "step": [step for _, step in names]}, STEPS)
     only = db.sql("lineage_rollouts") + db.sql("lineage_rules")
     connection = db.connect(store, state, only=only, keep={"draws": holding(name for name, _ in names)})
-    connection.register("steps", passes)
+    connection.register("numbered", passes)
     rollouts: list[list[Rollouts]] = [[] for _ in groups]
     for row in db.rows(connection, "lineage_rollouts").to_pylist():
         rollouts[row.pop("step")].append(Rollouts(**row))

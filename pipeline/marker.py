@@ -47,7 +47,7 @@ def parse(root: str, content: bytes | None, *, exists: bool) -> Marker:
 
 
 # What reval 0.1 made; its marker said no more than the format.
-FIRST = dict.fromkeys([name for name in TABLES if name not in ("labels", "imports", "rejects")], 1)
+FIRST = dict.fromkeys([name for name in TABLES if name not in ("steps", "labels", "imports", "rejects")], 1)
 
 
 def _version() -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline import db
 from pipeline.progress import bar, log
 from pipeline.store import Store
-from pipeline.workers import Worker
+from pipeline.team import Team
 from reval.config import Config
 from reval.weights import n_weights, tokenizer_digest, weights_digest
 from schemas import UserError, digest
@@ -18,7 +18,7 @@ from schemas import UserError, digest
 EMBEDDED = "arithmetic"
 
 
-def base_policy(store: Store, config: Config, trainer: Callable[[], Worker]) -> str:
+def base_policy(store: Store, config: Config, trainer: Callable[[], Team]) -> str:
     """The id of the recipe's base policy; adds it to the archive if it is not there.
 
     Raises:
@@ -39,7 +39,7 @@ def known_base(store: Store, config: Config) -> str | None:
     return found[0] if found else None
 
 
-def _embedded(store: Store, config: Config, trainer: Callable[[], Worker]) -> str:
+def _embedded(store: Store, config: Config, trainer: Callable[[], Team]) -> str:
     how, policy_id = _how(config), _embedded_id(config)
     folder = store.layout.weights(policy_id)
     if store.recover(policy_id, ("policies",)):

@@ -81,19 +81,26 @@ def _again(store: Store) -> Iterator[str]:
                 yield f"{len(work):,} verdicts of run {run['run_id']} are lost: {error}"
                 continue
             with closing(Processes(config, store)) as processes:
-                commit(store, "repair", shards(store, processes, judge, work, "judge again"))
+                commit(store, _name(store, "verdicts"), shards(store, processes, judge, work, "judge again"))
             yield f"{len(work):,} verdicts of run {run['run_id']} by {judge.verifier_id}: judged again"
     work, config = db.query(store, "lost_references"), Config(recipe="repair")
-    for reference_id in sorted(set(work["reference_id"].to_pylist())):
-        part = work.filter(pc.field("reference_id") == reference_id)
+    kinds = {(row["reference_id"], row["precision"]) for row in work.select(["reference_id", "precision"]).to_pylist()}
+    for reference_id, precision in sorted(kinds):
+        part = work.filter((pc.field("reference_id") == reference_id) & (pc.field("precision") == precision))
         try:
             policy_location(store, reference_id)
-        except UserError as error:
+        except UserError as error:  # pruned, say: likewise
             yield f"{len(part):,} rows of reference {reference_id} are lost: {error}"
             continue
         with closing(Processes(config, store)) as processes:
-            rows = sums(processes.trainer(), store, reference_id, part, config.runtime, "refer again")
+            rows = sums(processes.trainer(), store, reference_id, part, precision, config.runtime, "refer again")
         rows = rows.append_column("pass_id", pa.nulls(len(rows), pa.string()))
-        store.write(f"repair/{digest(reference_id, *part['trajectory_id'].to_pylist())}", {"references": rows})
+        of_rows = digest(reference_id, precision, *part["trajectory_id"].to_pylist())
+        store.write(f"{_name(store, 'references')}/{of_rows}", {"references": rows})
         yield f"{len(rows):,} rows of reference {reference_id}: computed again"
     store.snapshot_now("repair")
+
+
+def _name(store: Store, table: str) -> str:
+    """What rows made again are committed under, another name each time: else those lost twice would count as there."""
+    return f"repair/{store.versions()[table]}"

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -13,8 +14,9 @@ from pipeline.store import Store
 from pipeline.train import run_pass
 from reval.config import recorded
 from schemas import UserError
+from schemas.enums import Batching
 
-COLUMNS = ("update", "slot", "trajectory_id", "weight", "reward", "baseline")
+COLUMNS = ("update", "slot", "trajectory_id", "weight", "reward", "baseline", "deviation")
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,10 @@ def repeat(store: Store, pass_id: str, *, verbose: bool = False) -> Repeated:
         raise UserError(f'pass {pass_id!r} is not in the archive; `reval sql "SELECT pass_id FROM passes"` lists them')
     row = found[0]
     config = recorded(row["recipe"], row["config"])
+    how: dict[str, Any] = {"batching": row["batching"] or Batching.PADDED}
     if row["micro_batch_tokens"] is not None:
-        runtime = config.runtime.model_copy(update={"micro_batch_tokens": row["micro_batch_tokens"]})
-        config = config.model_copy(update={"runtime": runtime})
+        how["micro_batch_tokens"] = row["micro_batch_tokens"]
+    config = config.model_copy(update={"runtime": config.runtime.model_copy(update=how)})
     # Under the verifier it drew from then, whatever version is here now.
     verifier_id = row["verifier_id"] or _judge_then(store, config.score.verifier, row["snapshot_id"])
     config = config.model_copy(update={"score": config.score.model_copy(update={"verifier": verifier_id})})
@@ -61,7 +64,7 @@ def repeat(store: Store, pass_id: str, *, verbose: bool = False) -> Repeated:
                 "`reval check` says what is lost"
             )
         again = drawn(run, row["iteration"]).select(COLUMNS)
-        n_equal = sum(a == b for a, b in zip(again.to_pylist(), stored.to_pylist(), strict=False))
+        n_equal = sum(_same(*rows) for rows in zip(again.to_pylist(), stored.to_pylist(), strict=False))
         result = run_pass(run, row["iteration"], folder, folder / "policy", folder / "moments.safetensors")
         residuals = pq.read_table(folder / "updates.parquet").sort_by([("update", "ascending"), ("slot", "ascending")])
         gaps = pc.abs(pc.subtract(residuals["residual"], updates["residual"]))
@@ -70,6 +73,11 @@ def repeat(store: Store, pass_id: str, *, verbose: bool = False) -> Repeated:
         shutil.rmtree(folder, ignore_errors=True)
     same = result["weights_digest"] == row["weights_digest"]
     return Repeated(max(len(again), len(stored)), n_equal, same, pc.max(gaps).as_py())
+
+
+def _same(again: dict[str, Any], stored: dict[str, Any]) -> bool:
+    """Whether a draw is the one on record, as far as that goes: a null there was not recorded yet."""
+    return all(again[name] == value for name, value in stored.items() if value is not None)
 
 
 def _judge_then(store: Store, verifier: str, snapshot_id: str) -> str:

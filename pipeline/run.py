@@ -16,8 +16,8 @@ from pipeline.locks import Held, words
 from pipeline.policies import EMBEDDED, base_policy, find_base, known_base
 from pipeline.pool import Pool
 from pipeline.store import Store
+from pipeline.team import Team
 from pipeline.verifiers import verifier, verifier_id
-from pipeline.workers import Worker
 from reval.config import Config, Retrain, differences, recorded
 from schemas import UserError, check_name
 
@@ -41,7 +41,7 @@ class Processes:
         self.checked: str | None = None
         # Whose logs they write.
         self.who = "reval"
-        self._trainer: Worker | None = None
+        self._trainer: Team | None = None
 
     def engine(self, location: str) -> EngineProcess:
         """The engine, holding the weights at `location`."""
@@ -63,13 +63,19 @@ class Processes:
             self._loaded = location
         return self._engine
 
-    def trainer(self) -> Worker:
+    def trainer(self) -> Team:
         if self._take_turns and self._engine is not None:
             self._engine.close()
             self._engine, self._loaded = None, None
         if self._trainer is None:
-            self._trainer = Worker("pipeline.trainer_process", log=self._log("trainer"))
+            self._trainer = Team("pipeline.trainer_process", self._n_trainers, log=self._log("trainer"))
         return self._trainer
+
+    @property
+    def _n_trainers(self) -> int:
+        if self._runtime.trainer_processes or not self._take_turns:
+            return self._runtime.trainer_processes or 1
+        return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
     @cached_property
     def verifiers(self) -> Pool:

@@ -1,5 +1,6 @@
-"""The trainer in a process of its own, which stays up for a whole run."""
+"""The trainer in a process of its own, or several that train together, which stay up for a whole run."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ def main() -> None:
         return {}
 
     def pretrain(folder: str, progress: Progress, **how: Any) -> dict[str, Any]:
+        if os.environ.get("RANK", "0") != "0":
+            return {}
         return arithmetic.pretrain(folder, progress=progress, **how)
 
     def forward(location: str, table: Any, progress: Progress, **how: Any) -> Any:

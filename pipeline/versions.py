@@ -141,12 +141,12 @@ def diff(a: Store, at_a: State, b: Store, at_b: State) -> Iterator[Difference]:
 
 
 def _difference(connection: duckdb.DuckDBPyConnection, name: str, n_common: int) -> Difference:
-    key = db.key(name)
-    # Hashes of whole rows instead of the rows: a table of token lists is not held in memory.
-    a, b = (f"SELECT {key}, hash({side}) AS row FROM {side}" for side in "ab")
+    # Of a row only its key and a hash are joined: a table of token lists is not held in memory.
+    a, b = (f"SELECT *, hash({side}) AS hashed FROM {side}" for side in "ab")
     found = connection.execute(
-        "SELECT count(*) FILTER (a.row = b.row), count(*) FILTER (b.row IS NULL), count(*) FILTER (a.row IS NULL), "
-        f"count(*) FILTER (a.row <> b.row) FROM ({a}) a FULL JOIN ({b}) b USING ({key})"
+        "SELECT count(*) FILTER (a.hashed = b.hashed), count(*) FILTER (b.hashed IS NULL), "
+        "count(*) FILTER (a.hashed IS NULL), count(*) FILTER (a.hashed <> b.hashed) "
+        f"FROM ({a}) a FULL JOIN ({b}) b ON {db.same_key(name, 'a', 'b')}"
     ).fetchone()
     assert found is not None
     return Difference(name, n_common + found[0], *found[1:])

@@ -91,7 +91,7 @@ class Worker:
         if "user_error" in header:
             raise UserError(header["user_error"])
         if "error" in header:
-            raise WorkerDied(f"{self.module}: {header['error']}{self._where()}")
+            raise WorkerDied(f"{self.module}: {header['error']}{self.where()}")
         return header, rows
 
     def send(self, method: str, table: pa.Table | None = None, **params: Any) -> None:
@@ -119,13 +119,20 @@ class Worker:
             how = f"was killed by {signal.Signals(-code).name}, which is often for want of memory"
             where = f"; its output is in {self._log}" if self._log else ""
             return WorkerDied(f"{self.module} {how}{where}; the same command goes on from what is committed")
-        return WorkerDied(f"{self.module} ended with exit code {code}{self._where()}")
+        return WorkerDied(f"{self.module} ended with exit code {code}{self.where()}")
 
-    def _where(self) -> str:
+    def where(self) -> str:
+        """The last line of its log, and where that lies."""
         if self._log is None:
             return ""
         lines = [line.strip() for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
         return f"; its last words: {lines[-1] if lines else '(none)'} (all of them: {self._log})"
+
+    def has_ended(self) -> bool:
+        """Whether the child has ended, or does so in a moment."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+        return self._process.returncode is not None
 
     def kill(self) -> None:
         """Ends the child at once."""

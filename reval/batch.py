@@ -1,60 +1,127 @@
-"""Rows to padded tensors. Padding is on the right, so under causal attention no real position sees it: no mask is
-needed, and what a trajectory is batched with changes nothing but rounding.
+"""Rows to tensors, packed or padded. What a trajectory is put together with changes nothing but rounding.
 
-Shapes live in names: B trajectories, T tokens of the longest, N response tokens of all B together.
+Packed: end to end in one row, without padding; attention is told where each begins. Padded: side by side, padded on the
+right, so that under causal attention no real position sees padding and no mask is needed; rows are put together by
+length, and only as long as padding stays under a twentieth.
+
+Shapes live in names: B trajectories, T tokens of the longest, P places (tokens with padding) of all B together, N
+response tokens of all B together.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from schemas.enums import Batching
+
+MOST_PADDING = 0.05
+
 
 class Batch(NamedTuple):
-    token_ids_BT: Tensor  # prompt then response then padding
-    row_N: Tensor  # which of the B a response token belongs to
-    position_N: Tensor  # where the logits that predict it are: one before its own place
+    token_ids: Tensor  # packed: 1 × P; padded: B × T, P = B·T; prompt then response, trajectory by trajectory
+    position_ids: Tensor  # from 0 in each trajectory
+    place_N: Tensor  # where, among the P, the logits that predict a response token are: one before its own place
     target_N: Tensor  # its id
+    row_N: Tensor  # which of the B it belongs to
     first_B: Tensor  # index into N of each trajectory's first response token
+    starts_B1: Tensor | None  # packed: where each trajectory begins among the P, and the end of the last; null: padded
+    n_tokens_B: Tensor  # prompt and response tokens of each trajectory
+    longest: int  # the most of these
+    n_tokens: int  # their sum, without padding
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(tensor.to(device) for tensor in self))
+        there: dict[str, Any] = {
+            name: part.to(device) for name, part in self._asdict().items() if isinstance(part, Tensor)
+        }
+        return self._replace(**there)
+
+    @property
+    def n_padding(self) -> int:
+        return self.token_ids.numel() - self.n_tokens
 
 
-def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Batch:
-    """Pads B trajectories into one batch.
+Ids = Sequence[int] | np.ndarray
+
+
+def collate(prompts: Sequence[Ids], responses: Sequence[Ids], batching: str = Batching.PACKED) -> Batch:
+    """Puts B trajectories into one batch.
 
     Raises:
         ValueError: a prompt or a response is empty: V(s₁) and Σ log π would have no position to stand on.
     """
-    if not all(prompts) or not all(responses):
+    n_prompt_B, n_response_B = (np.array([len(ids) for ids in rows]) for rows in (prompts, responses))
+    if not (n_prompt_B.all() and n_response_B.all()):
         raise ValueError("a trajectory needs at least one prompt token and one response token")
-    n_tokens = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
-    token_ids_BT = torch.zeros(len(prompts), max(n_tokens), dtype=torch.long)
-    rows: list[int] = []
-    positions: list[int] = []
-    targets: list[int] = []
-    firsts: list[int] = []
-    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        token_ids_BT[row, : n_tokens[row]] = torch.tensor([*prompt, *response])
-        firsts.append(len(targets))
-        rows += [row] * len(response)
-        positions += range(len(prompt) - 1, len(prompt) - 1 + len(response))
-        targets += response
-    return Batch(token_ids_BT, *(torch.tensor(column) for column in (rows, positions, targets, firsts)))
+    n_tokens_B = n_prompt_B + n_response_B
+    longest, n_tokens = int(n_tokens_B.max()), int(n_tokens_B.sum())
+    ends_B = n_tokens_B.cumsum()
+    packed = batching == Batching.PACKED
+    start_B = ends_B - n_tokens_B if packed else np.arange(len(prompts)) * longest
+    position_of_token = _counted(n_tokens_B)
+    place_of_token = np.repeat(start_B, n_tokens_B) + position_of_token
+    n_places = n_tokens if packed else len(prompts) * longest
+    token_ids, position_ids = np.zeros(n_places, np.int64), np.zeros(n_places, np.int64)
+    token_ids[place_of_token] = np.concatenate([ids for pair in zip(prompts, responses, strict=True) for ids in pair])
+    position_ids[place_of_token] = position_of_token
+    place_N = np.repeat(start_B + n_prompt_B - 1, n_response_B) + _counted(n_response_B)
+    shape = (1, n_places) if packed else (len(prompts), longest)
+    return Batch(
+        torch.from_numpy(token_ids).view(shape),
+        torch.from_numpy(position_ids).view(shape),
+        torch.from_numpy(place_N),
+        torch.from_numpy(token_ids[place_N + 1]),
+        torch.from_numpy(np.repeat(np.arange(len(prompts)), n_response_B)),
+        torch.from_numpy(n_response_B.cumsum() - n_response_B),
+        torch.from_numpy(np.concatenate([[0], ends_B])).int() if packed else None,
+        torch.from_numpy(n_tokens_B),
+        longest,
+        n_tokens,
+    )
 
 
-def micro_batches(n_tokens: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Splits rows 0..len-1 into groups of at most `budget` padded tokens, longest first so that padding is small.
+def _counted(n_B: np.ndarray) -> np.ndarray:
+    """0 … n-1 for each n, one after another."""
+    counted: np.ndarray = np.arange(n_B.sum()) - np.repeat(n_B.cumsum() - n_B, n_B)
+    return counted
 
-    A row longer than the budget is a group of its own.
+
+def micro_batches(n_tokens: Sequence[int], budget: int, batching: str = Batching.PACKED) -> list[list[int]]:
+    """Splits rows 0..len-1 into groups of at most `budget` tokens, padding included; longest first, about as large as
+    one another.
+
+    A row longer than the budget is a group of its own. Depends on nothing else: not on who works on a group.
     """
-    group: list[int] = []
-    for row in sorted(range(len(n_tokens)), key=lambda row: (-n_tokens[row], row)):
-        if group and (len(group) + 1) * n_tokens[group[0]] > budget:
-            yield group
-            group = []
-        group.append(row)
-    if group:
-        yield group
+    order = sorted(range(len(n_tokens)), key=lambda row: (-n_tokens[row], row))
+    n_groups = -(-sum(n_tokens) // budget) or 1
+    fair = sum(n_tokens) / n_groups
+    groups: list[list[int]] = []
+    held = 0  # tokens of the last group, without padding
+    for row in order:
+        after = held + n_tokens[row]
+        if batching == Batching.PACKED:
+            fits = after <= budget and held < fair
+        else:
+            places = (len(groups[-1]) + 1) * n_tokens[groups[-1][0]] if groups else 0
+            fits = places <= budget and places - after < MOST_PADDING * places
+        if groups and fits:
+            groups[-1].append(row)
+            held = after
+        else:
+            groups.append([row])
+            held = n_tokens[row]
+    return groups
+
+
+def share_out(groups: Sequence[Sequence[int]], n_tokens: Sequence[int], n_processes: int) -> list[list[int]]:
+    """Which groups each process works on, by number: the largest first, each to the process with the least so far."""
+    size = [sum(n_tokens[row] for row in group) for group in groups]
+    shares: list[list[int]] = [[] for _ in range(n_processes)]
+    loads = [0] * n_processes
+    for number in sorted(range(len(groups)), key=lambda number: (-size[number], number)):
+        least = loads.index(min(loads))
+        shares[least].append(number)
+        loads[least] += size[number]
+    return shares

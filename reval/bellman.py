@@ -1,6 +1,6 @@
 """Eq. 2 of ReVal (arXiv 2603.23355), on sums that are already taken. Pure tensors.
 
-Shapes live in names: B trajectories. All quantities are in nats.
+Shapes live in names: B trajectories, N response tokens of all B together. All quantities are in nats.
 
     δ(τ) = [V_θ(s₁) − V_ref(s₁)] + Σ_h [log π_θ(a_h|s_h) − log π_ref(a_h|s_h)] − target(τ)
     L    = mean over trajectories of δ²
@@ -18,40 +18,55 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Sums(NamedTuple):
-    """What a residual is made of, one entry per trajectory."""
+class Sample(NamedTuple):
+    """What an objective may look at. Only what comes of θ carries gradient: logp_N, logp_sum_B and value_B."""
 
-    logp_sum_B: Tensor  # Σ_h log π_θ(a_h|s_h), carries gradient
-    value_B: Tensor  # V_θ(s₁), carries gradient
+    logp_N: Tensor  # log π_θ(a_h|s_h) of each response token, float32
+    behaviour_N: Tensor  # the same under the policy that generated it, as its engine said, float32
+    row_N: Tensor  # which of the B a token belongs to
+    logp_sum_B: Tensor  # Σ_h log π_θ(a_h|s_h), float64 like all that follows
+    value_B: Tensor  # V_θ(s₁)
     ref_logp_sum_B: Tensor  # Σ_h log π_ref(a_h|s_h)
     ref_value_B: Tensor  # V_ref(s₁)
     target_B: Tensor  # (reward − baseline) / β
+    advantage_B: Tensor  # reward − baseline
+    deviation_B: Tensor  # standard deviation of the rewards of its group
+    centre_B: (
+        Tensor  # mean of log-ratio − reward / β over its prompt's rows of the update; 0 but for objectives that centre
+    )
+    raw_B: Tensor  # reward / β
 
 
-class Residual(NamedTuple):
-    """δ and the three parts it is the sum of: residual = value_gap + log_ratio − target."""
+class Outcome(NamedTuple):
+    """What an objective makes of B trajectories: the loss of each, Eq. 2's δ in its parts, and what it clipped.
 
+    residual = value_gap + log_ratio − target, whatever the objective, unless its own docstring says otherwise.
+    """
+
+    loss_B: Tensor
     residual_B: Tensor
     value_gap_B: Tensor
     log_ratio_B: Tensor
     target_B: Tensor
+    clipped_share_B: Tensor | None = None  # part of the response tokens; null: it clips none
 
 
-def reval(sums: Sums) -> Residual:
+def reval(sample: Sample) -> Outcome:
     """Eq. 2: δ with the potential −V_ref, which makes the start calibrated."""
-    return compose(sums, value_gap_B=sums.value_B - sums.ref_value_B)
+    return squared(sample, sample.value_B - sample.ref_value_B, sample.target_B)
 
 
-def compose(sums: Sums, value_gap_B: Tensor) -> Residual:
-    """δ for a given value term; the log-ratio and the target are common to Eq. 2 and its relatives."""
-    log_ratio_B = sums.logp_sum_B - sums.ref_logp_sum_B
-    return Residual(value_gap_B + log_ratio_B - sums.target_B, value_gap_B, log_ratio_B, sums.target_B)
+def squared(sample: Sample, value_gap_B: Tensor, target_B: Tensor) -> Outcome:
+    """δ² for a given value term and target; the log-ratio is common to Eq. 2 and its relatives."""
+    log_ratio_B = sample.logp_sum_B - sample.ref_logp_sum_B
+    residual_B = value_gap_B + log_ratio_B - target_B
+    return Outcome(residual_B.square(), residual_B, value_gap_B, log_ratio_B, target_B)
 
 
-def loss(residual_B: Tensor, weight_B: Tensor, n_trajectories: int) -> Tensor:
-    """Σ weight·δ² / n_trajectories, a scalar.
+def loss(loss_B: Tensor, weight_B: Tensor, n_trajectories: int) -> Tensor:
+    """Σ weight·loss / n_trajectories, a scalar.
 
     `n_trajectories` is the size of the whole update, of which these B may be a part: the losses of the parts add up to
     the loss of the update, however it was cut.
     """
-    return (weight_B * residual_B.square()).sum() / n_trajectories
+    return (weight_B * loss_B).sum() / n_trajectories

@@ -1,25 +1,94 @@
-"""A causal language model's log-probs of given tokens and V(s₁), without logits for the whole batch.
+"""A causal language model as a policy: log-probs of given tokens, V(s₁) and entropies, without logits for a whole batch.
 
-Shapes live in names: B trajectories, T tokens, N response tokens, D hidden units, V vocabulary.
+Shapes live in names: B trajectories, T tokens, N response tokens of all B together, P places, D hidden units.
 """
 
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from reval.batch import Batch
+from reval import attention, head
+from reval.batch import Batch, collate
+from reval.head import Scores
 from schemas import UserError
+from schemas.enums import Batching, Precision
 
-# Logits held at once: 2^26 float32 are 256 MiB.
-MAX_LOGITS = 1 << 26
+DTYPES = {Precision.FLOAT32: torch.float32, Precision.BFLOAT16: torch.bfloat16}
 
 
-class Scores(NamedTuple):
-    logp_N: Tensor  # log π(a_h|s_h) of each response token, float32
-    value_B: Tensor  # V(s₁) of each trajectory, float32
+class Policy(nn.Module):
+    """A causal language model with float32 weights, without dropout.
+
+    `packs` says whether its attention can keep trajectories apart that lie end to end.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.packs = False
+        self.n_parameters = sum(weight.numel() for weight in model.parameters())
+
+    def forward(
+        self, batch: Batch, *, precision: str = Precision.FLOAT32, temperature: float = 1.0, entropy: bool = False
+    ) -> Scores:
+        """Scores of the batch's response tokens. Only hidden states that predict one meet the vocabulary.
+
+        Args:
+            precision: what matrix products are computed in; the scores are float32.
+        """
+        dtype = DTYPES[Precision(precision)]
+        packed = batch.starts_B1 is not None
+        more = {"position_ids": batch.position_ids, **attention.arguments(batch)} if packed else {}
+        with torch.autocast(batch.token_ids.device.type, dtype, enabled=dtype != torch.float32):
+            hidden = self.model.base_model(input_ids=batch.token_ids, use_cache=False, **more).last_hidden_state
+        hidden_ND = hidden.flatten(0, 1)[batch.place_N].to(dtype)
+        weight_VD = self.model.get_output_embeddings().weight
+        return head.scores(hidden_ND, weight_VD, batch.target_N, batch.first_B, temperature=temperature, entropy=entropy)
+
+    def compute_again(self, layers: bool) -> None:
+        """Whether backward computes each layer's activations again instead of keeping them.
+
+        transformers does so in training mode only, in which there would be dropout.
+        """
+        if layers:
+            for module in self.model.modules():
+                if isinstance(module, nn.Dropout):
+                    module.p = 0.0
+                if hasattr(module, "attention_dropout"):
+                    module.attention_dropout = 0.0
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        elif self.model.is_gradient_checkpointing:
+            self.model.gradient_checkpointing_disable()
+        self.model.train(layers)
+
+    def collate(self, prompts: list[Any], responses: list[Any], batching: str) -> Batch:
+        """A batch, packed if it was asked for and the model can."""
+        return collate(prompts, responses, self.batching(batching))
+
+    def batching(self, asked: str) -> Batching:
+        """How batches are made, of what was asked for."""
+        return Batching.PACKED if self.packs and asked == Batching.PACKED else Batching.PADDED
+
+    def flops(self, batch: Batch) -> float:
+        """Floating-point operations of a forward and a backward pass, what is computed again left out.
+
+        Two for a weight and token forward and four backward, the embedding none, the output layer for response tokens
+        only; causal attention 6 · H·K · Σ tokens² a layer (arXiv 2204.02311, appendix B, halved for causality).
+        """
+        config = self.model.config.get_text_config()
+        outputs, inputs = self.model.get_output_embeddings().weight, self.model.get_input_embeddings().weight
+        n_head = outputs.numel()
+        n_trunk = sum(weight.numel() for weight in self.model.parameters() if weight.dim() > 1 and weight is not inputs)
+        n_trunk -= 0 if outputs is inputs else n_head
+        n_heads = config.num_attention_heads
+        width: int = n_heads * (getattr(config, "head_dim", None) or config.hidden_size // n_heads)
+        squares = float(batch.n_tokens_B.double().square().sum())
+        products = n_trunk * batch.n_tokens + n_head * len(batch.target_N)
+        return float(6 * (products + config.num_hidden_layers * width * squares))
 
 
 def load(location: str, device: torch.device) -> Any:
@@ -36,29 +105,56 @@ def load(location: str, device: torch.device) -> Any:
     return model.to(device).eval()
 
 
-def score(model: Any, batch: Batch, temperature: float = 1.0) -> Scores:
-    """Log-probs of the batch's response tokens, and V(s₁) from the logsumexp already taken for the first of each.
+def policy(location: str, device: torch.device) -> Policy:
+    """The policy in a Hugging Face folder.
 
-    Differentiable. Only rows of the hidden states that predict a response token meet the vocabulary, a chunk at a
-    time; a chunk's logits are computed again in the backward pass rather than kept.
+    Raises:
+        UserError: see `load`; or it does more with its hidden states than multiply them by its output weights.
     """
-    hidden_BTD = model.base_model(input_ids=batch.token_ids_BT, use_cache=False).last_hidden_state
-    hidden_ND = hidden_BTD[batch.row_N, batch.position_N]
-    head = model.get_output_embeddings()
+    found = Policy(load(location, device))
+    _check(found, location, device)
+    return found
 
-    def chunk(hidden_CD: Tensor, target_C: Tensor) -> tuple[Tensor, Tensor]:
-        logits_CV = head(hidden_CD).float() / temperature
-        value_C = logits_CV.logsumexp(-1)
-        return logits_CV.gather(-1, target_C[:, None])[:, 0] - value_C, value_C
 
-    n_rows = max(1, MAX_LOGITS // head.weight.shape[0])
-    parts = list(zip(hidden_ND.split(n_rows), batch.target_N.split(n_rows), strict=True))
-    if len(parts) == 1:
-        logp_N, value_N = chunk(*parts[0])
-    else:
-        scored = [checkpoint(chunk, *part, use_reentrant=False) for part in parts]
-        logp_N, value_N = (torch.cat(column) for column in zip(*scored, strict=True))
-    return Scores(logp_N, value_N[batch.first_B])
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file of tensors")
+    return load_file(path)
+
+
+@torch.no_grad()
+def _check(policy: Policy, location: str, device: torch.device) -> None:
+    """Holds scores of three short trajectories against the model's own logits, and packed ones against these.
+
+    Raises:
+        UserError: see `load`.
+    """
+    prompts, responses = [[0, 1, 2], [3], [4, 5]], [[2, 0, 1, 4], [1, 1], [3, 2, 5]]
+    outputs = policy.model.get_output_embeddings()
+    capped = getattr(policy.model.config.get_text_config(), "final_logit_softcapping", None)
+    padded = collate(prompts, responses, Batching.PADDED).to(device)
+    logits_PV = policy.model(input_ids=padded.token_ids, use_cache=False).logits.float().flatten(0, 1)
+    expected_N = logits_PV.log_softmax(-1)[padded.place_N].gather(1, padded.target_N[:, None])[:, 0]
+    alike = torch.allclose(policy(padded).logp_N, expected_N, rtol=1e-3, atol=1e-3)
+    if not alike or capped or getattr(outputs, "bias", None) is not None:
+        raise UserError(
+            f"policy {location}: {type(policy.model).__name__} does more than multiply hidden states by its output "
+            "weights (a bias, a cap or a scale on its logits), which the trainer does not do"
+        )
+    own = policy.model.config._attn_implementation
+    try:
+        policy.model.set_attn_implementation(attention.NAME)
+        packed = policy(collate(prompts, responses, Batching.PACKED).to(device))
+        policy.packs = torch.allclose(packed.logp_N, expected_N, rtol=1e-3, atol=1e-3)
+    except (NotImplementedError, TypeError, ValueError):
+        policy.packs = False
+    if not policy.packs:
+        policy.model.set_attn_implementation(own)
 
 
 def sum_by_trajectory(logp_N: Tensor, batch: Batch) -> Tensor:

@@ -4,12 +4,18 @@ import torch
 
 from reval import bellman
 from reval.batch import collate
-from reval.bellman import Sums
-from reval.model import load, score, sum_by_trajectory
-from reval.objectives import OBJECTIVES, tbrm
+from reval.bellman import Outcome, Sample
+from reval.model import load, policy, sum_by_trajectory
+from reval.objectives import objective, tbrm
 
 PROMPTS = [[3, 4, 13, 5], [6, 7], [8, 14, 9, 3, 5, 6]]
 RESPONSES = [[15, 4, 1], [3, 3, 7, 9, 1], [5]]
+
+
+def sample(n: int, **given: torch.Tensor) -> Sample:
+    """A sample of n trajectories in which everything that is not given is zero, and each has one response token."""
+    zeros = dict.fromkeys(Sample._fields, torch.zeros(n, dtype=torch.float64))
+    return Sample(**{**zeros, "row_N": torch.arange(n), **given})
 
 
 def test_worked_numbers() -> None:
@@ -20,26 +26,28 @@ def test_worked_numbers() -> None:
     #         = 0.6201145 + 0.3798855 - 1.5 = -0.5
     # and since V + log pi(a1) is the raw logit of a1: delta = 1 - 0 - 1.5.
     logits, ref = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 0.0])
-    sums = Sums(
-        logits.log_softmax(0)[:1],
-        logits.logsumexp(0)[None],
-        ref.log_softmax(0)[:1],
-        ref.logsumexp(0)[None],
-        torch.tensor([1.5]),
+    given = sample(
+        1,
+        logp_sum_B=logits.log_softmax(0)[:1],
+        value_B=logits.logsumexp(0)[None],
+        ref_logp_sum_B=ref.log_softmax(0)[:1],
+        ref_value_B=ref.logsumexp(0)[None],
+        target_B=torch.tensor([1.5]),
     )
-    residual = bellman.reval(sums)
-    torch.testing.assert_close(residual.value_gap_B, torch.tensor([0.6201145]))
-    torch.testing.assert_close(residual.log_ratio_B, torch.tensor([0.3798855]))
-    torch.testing.assert_close(residual.residual_B, torch.tensor([-0.5]))
+    outcome = bellman.reval(given)
+    torch.testing.assert_close(outcome.value_gap_B, torch.tensor([0.6201145]))
+    torch.testing.assert_close(outcome.log_ratio_B, torch.tensor([0.3798855]))
+    torch.testing.assert_close(outcome.residual_B, torch.tensor([-0.5]))
+    torch.testing.assert_close(outcome.loss_B, torch.tensor([0.25]))
     # TBRM leaves out V_ref: delta = 1.3132617 + 0.3798855 - 1.5 = 0.1931472.
-    torch.testing.assert_close(tbrm(sums).residual_B, torch.tensor([0.1931472]))
+    torch.testing.assert_close(tbrm(given).residual_B, torch.tensor([0.1931472]))
 
 
 def test_loss_of_the_parts_adds_up() -> None:
-    # residuals (1, -2, 3), weights (1, 0.5, 2): (1 + 0.5*4 + 2*9) / 3 = 7.
-    residual, weight = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([1.0, 0.5, 2.0])
-    assert bellman.loss(residual, weight, 3).item() == 7.0
-    parts = bellman.loss(residual[:1], weight[:1], 3) + bellman.loss(residual[1:], weight[1:], 3)
+    # losses (1, 4, 9), weights (1, 0.5, 2): (1 + 0.5*4 + 2*9) / 3 = 7.
+    losses, weight = torch.tensor([1.0, 4.0, 9.0]), torch.tensor([1.0, 0.5, 2.0])
+    assert bellman.loss(losses, weight, 3).item() == 7.0
+    parts = bellman.loss(losses[:1], weight[:1], 3) + bellman.loss(losses[1:], weight[1:], 3)
     torch.testing.assert_close(parts, torch.tensor(7.0))
 
 
@@ -51,18 +59,21 @@ def float64_sums(model, prompt: list[int], response: list[int]) -> tuple[torch.T
     return sum(logp_TV[t, token] for t, token in zip(at, response, strict=True)), logits_TV[len(prompt) - 1].logsumexp(-1)
 
 
-def residuals(model, ref, target_B: torch.Tensor, objective: str = "reval") -> bellman.Residual:
+def outcome(model, ref, target_B: torch.Tensor, name: str = "reval") -> Outcome:
     batch = collate(PROMPTS, RESPONSES)
-    scores = score(model, batch)
+    scores = model(batch)
     with torch.no_grad():
-        ref_scores = score(ref, batch)
-    return OBJECTIVES[objective](
-        Sums(
-            sum_by_trajectory(scores.logp_N, batch),
-            scores.value_B.double(),
-            sum_by_trajectory(ref_scores.logp_N, batch),
-            ref_scores.value_B.double(),
-            target_B,
+        ref_scores = ref(batch)
+    return objective(name, clip_low=0.2, clip_high=0.2).outcome(
+        sample(
+            3,
+            logp_N=scores.logp_N,
+            row_N=batch.row_N,
+            logp_sum_B=sum_by_trajectory(scores.logp_N, batch),
+            value_B=scores.value_B.double(),
+            ref_logp_sum_B=sum_by_trajectory(ref_scores.logp_N, batch),
+            ref_value_B=ref_scores.value_B.double(),
+            target_B=target_B,
         )
     )
 
@@ -70,15 +81,14 @@ def residuals(model, ref, target_B: torch.Tensor, objective: str = "reval") -> b
 def test_against_float64(model_folder, tmp_path) -> None:
     from tests.conftest import random_model
 
-    theta = load(str(model_folder), torch.device("cpu"))
-    ref = load(str(random_model(tmp_path / "ref", seed=2)), torch.device("cpu"))
+    folders = str(model_folder), str(random_model(tmp_path / "ref", seed=2))
+    trained, before = (policy(folder, torch.device("cpu")) for folder in folders)
     target_B = torch.tensor([0.7, -0.3, 0.0], dtype=torch.float64)
-    ours = residuals(theta, ref, target_B)
-    bellman.loss(ours.residual_B, torch.ones(3), 3).backward()
-    gradients = {name: parameter.grad.clone() for name, parameter in theta.named_parameters()}
+    ours = outcome(trained, before, target_B)
+    bellman.loss(ours.loss_B, torch.ones(3), 3).backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in trained.model.named_parameters()}
 
-    theta, ref = theta.double(), ref.double()
-    theta.zero_grad()
+    theta, ref = (load(folder, torch.device("cpu")).double() for folder in folders)
     expected = []
     for prompt, response, target in zip(PROMPTS, RESPONSES, target_B, strict=True):
         logp, value = float64_sums(theta, prompt, response)
@@ -95,16 +105,15 @@ def test_against_float64(model_folder, tmp_path) -> None:
 
 def test_calibrated_start(model_folder) -> None:
     """Prop. 2: at θ = ref, with target 0, δ is exactly 0 for every trajectory; TBRM's is not."""
-    model = load(str(model_folder), torch.device("cpu"))
+    model = policy(str(model_folder), torch.device("cpu"))
     zeros = torch.zeros(3, dtype=torch.float64)
-    assert residuals(model, model, zeros).residual_B.tolist() == [0.0, 0.0, 0.0]
-    assert residuals(model, model, zeros, "tbrm").residual_B.abs().min() > 1.0
+    assert outcome(model, model, zeros).residual_B.tolist() == [0.0, 0.0, 0.0]
+    assert outcome(model, model, zeros, "tbrm").residual_B.abs().min() > 1.0
 
 
 def test_gradient_flows_through_the_value() -> None:
     # d delta / d logits of the first step: V + log pi(a1) is the raw logit of a1, so it is one-hot at a1.
     logits = torch.tensor([0.3, -0.2, 0.9], requires_grad=True)
-    zero = torch.zeros(1)
-    sums = Sums(logits.log_softmax(0)[1:2], logits.logsumexp(0)[None], zero, zero, zero)
-    bellman.reval(sums).residual_B.sum().backward()
+    given = sample(1, logp_sum_B=logits.log_softmax(0)[1:2], value_B=logits.logsumexp(0)[None])
+    bellman.reval(given).residual_B.sum().backward()
     torch.testing.assert_close(logits.grad, torch.tensor([0.0, 1.0, 0.0]))

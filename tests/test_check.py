@@ -130,6 +130,20 @@ def splits_are_apart(store: Store) -> list[tuple[str, str]]:
     return [(f"arithmetic: {row['problem']}", "in splits heldout, train")]
 
 
+def steps_add_up(store: Store) -> list[tuple[str, str]]:
+    n_tokens = "SELECT n_tokens FROM passes WHERE pass_id = 'again-0001'"
+    (n,) = db.connect(store).execute(n_tokens).fetchone()
+    more(store, "steps", pass_id="again-0001", update=7, n_trajectories=3, n_tokens=5)
+    for name, batching in (("stepless", "packed"), ("of reval 0.4", None)):
+        more(store, "passes", pass_id=name, batching=batching)
+        more(store, "draws", pass_id=name)
+    return [
+        ("again-0001", f"says {n} tokens and its steps {n + 5}"),
+        ("again-0001/7", "a step of 3 for 0 draws"),
+        ("stepless/0", "no step for 1 draws"),
+    ]
+
+
 def tokens_are_counted(store: Store) -> list[tuple[str, str]]:
     long = more(store, "trajectories", trajectory_id="long")
     more(store, "responses", f"trajectory_id = '{digest('none')}'", **wide("long", long["n_prompt_tokens"], 99, 0.0))
@@ -364,6 +378,38 @@ def test_what_cannot_be_made_again_is_said_and_put_aside(archive) -> None:
     stranger.write_bytes(b"other")
     invoke("check", "--repair", "-a", str(archive), code=1)
     assert {*kept, hashlib.sha256(b"other").hexdigest()} <= held(archive)
+
+
+@pytest.mark.usefixtures("warm")
+def test_what_was_made_again_is_made_again_when_it_is_lost_again(trained, archive) -> None:
+    for _ in range(2):
+        store = Store(archive)
+        for name in ("verdicts", "references"):
+            store.replace(name, list(store.shards(name)), [])
+        assert "computed again" in invoke("check", "--repair", "-a", str(archive)).stdout
+        for name, without in (("verdicts", ("seconds",)), ("references", ("pass_id",))):
+            assert contents(Store(archive), name, without) == contents(Store(trained.archive), name, without)
+
+
+def test_references_in_the_precision_of_their_pass_are_missed(archive) -> None:
+    """Sums in float32 are of no use to a pass in bfloat16, and are not what is lost of it."""
+    store = Store(archive)
+    assert len(db.query(store, "lost_references")) == 0
+
+    def in_bfloat16(rows: pa.Table) -> pa.Table:
+        place = rows.column_names.index("config")
+        changed = [
+            text.replace('"precision": "float32"', '"precision": "bfloat16"') for text in rows["config"].to_pylist()
+        ]
+        return (
+            rows.set_column(place, "config", pa.array(changed)) if "again-0001" in rows["pass_id"].to_pylist() else rows
+        )
+
+    edit(store, "passes", in_bfloat16)
+    lost = db.query(store, "lost_references").to_pylist()
+    drawn = db.connect(store).execute("SELECT DISTINCT trajectory_id FROM draws WHERE pass_id = 'again-0001' ORDER BY 1")
+    assert [row["trajectory_id"] for row in lost] == [name for (name,) in drawn.fetchall()]
+    assert {row["precision"] for row in lost} == {"bfloat16"}
 
 
 @pytest.mark.usefixtures("warm")

@@ -1,7 +1,8 @@
 import pytest
 
 from pipeline import recipes
-from reval.config import differences
+from reval.config import differences, recorded
+from reval.schedules import at
 from schemas import UserError
 
 
@@ -21,6 +22,15 @@ def test_every_recipe_loads(name) -> None:
         ("train.beta", "write it as section.key=value"),
         ("seed.x.y=1", "unknown setting|should be a valid integer|is a value"),
         ("recipe=other", "cannot set 'recipe'"),
+        ("train.learning_rate=0", "train: learning_rate is a schedule of numbers above 0"),
+        (
+            "train.learning_rate={kind = 'linear', start = 1e-3, end = 0, iterations = 10}",
+            "train: learning_rate is a schedule of numbers above 0",
+        ),
+        ("train.lora_rank=8", "train: .* set train.reset_every_iterations=0 with train.lora_rank"),
+        ("train.clip_low=1", "train.clip_low = 1: input should be less than 1"),
+        ("train.precision=float16", "train.precision = 'float16'"),
+        ("runtime.trackers=['mail']", "runtime.trackers = 'mail'|runtime.trackers"),
         ("replay.window_trajectories=0", "replay.window_trajectories = 0"),
         ("replay.rule=lifo", "replay.rule = 'lifo'"),
         ("prompts.template=hello", "prompts.template = 'hello'"),
@@ -51,9 +61,20 @@ def test_a_recipe_of_ones_own(tmp_path) -> None:
         recipes.load(str(path))
 
 
+def test_a_learning_rate_follows_the_iteration() -> None:
+    written = "{kind = 'linear', start = 1e-3, end = 1e-4, iterations = 10}"
+    config = recipes.load("arithmetic", [f"train.learning_rate={written}"])
+    found = [at(config.train.learning_rate, iteration) for iteration in (1, 4, 10, 99)]
+    assert found == pytest.approx([1e-3, 7e-4, 1e-4, 1e-4])
+    assert recorded("arithmetic", config.record_json()).train == config.train
+    assert recipes.load("arithmetic", ["train.lora_rank=8", "train.reset_every_iterations=0"]).train.lora_rank == 8
+
+
 def test_how_fast_is_not_what() -> None:
     base = recipes.load("arithmetic")
-    faster = recipes.load("arithmetic", ["runtime.engine_batch=3", "runtime.micro_batch_tokens=9", "iterations=999"])
+    how = {"engine_batch": 3, "micro_batch_tokens": 9, "batching": "padded", "trainer_processes": 2, "sharding": "full"}
+    how |= {"checkpointing": "layers", "trackers": ["tensorboard"]}
+    faster = recipes.load("arithmetic", {f"runtime.{key}": value for key, value in how.items()}, iterations=999)
     assert faster.record() == base.record()
     other = recipes.load("arithmetic", ["generate.temperature=0.8", "seed=2"])
     assert list(differences(other.record(), base.record())) == ["generate.temperature 1.0 → 0.8", "seed 0 → 2"]

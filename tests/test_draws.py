@@ -4,6 +4,7 @@ import math
 import random
 from collections import Counter
 from itertools import pairwise
+from statistics import stdev
 
 import duckdb
 import pyarrow as pa
@@ -116,11 +117,14 @@ class TestEveryRule:
         means = Counter[str]()
         for row in ROLLOUTS.values():
             means[row["group_id"]] += row["reward"] / GROUP
+        groups = {name: [row["reward"] for row in ROLLOUTS.values() if row["group_id"] == name] for name in means}
+        deviations = {name: stdev(rewards) for name, rewards in groups.items()}
         for row in draw(of_rule(rule)):
             known = ROLLOUTS[row["trajectory_id"]]  # a KeyError is a row from nowhere
             assert row["age_iterations"] == known["age_iterations"]
             assert row["reward"] == known["reward"]
             assert row["baseline"] == means[known["group_id"]]
+            assert row["deviation"] == pytest.approx(deviations[known["group_id"]])
             assert row["rule"] == rule
             assert row["source"] == ("fresh" if rule == "fresh" else "replay")
             assert math.isfinite(row["weight"])
@@ -310,6 +314,46 @@ def test_a_weight_that_is_none_is_refused_in_one_line(weight) -> None:
 
 def test_weights_of_zero_leave_nothing() -> None:
     assert draw(of_rule("custom", custom={"weight": "0"})) == []
+
+
+@pytest.mark.parametrize("baseline", ["group_mean", "raw"])
+def test_the_deviation_of_a_group(baseline) -> None:
+    """Rewards 1, 0, 0 and .5 have a mean of 3/8 and squares of 25 + 9 + 9 + 1 64ths around it, over 3; alike ones have
+    none, nor has one alone. A row that a condition leaves out has its say."""
+    rewards = {
+        "t0000": 1.0,
+        "t0001": 0.0,
+        "t0002": 0.0,
+        "t0003": 0.5,
+        **dict.fromkeys(("t0004", "t0005"), 0.3),
+        "t0008": 1.0,
+    }
+    there = duckdb.connect()
+    there.register("eligible", pa.Table.from_pylist([{**ROLLOUTS[n], "reward": r} for n, r in rewards.items()]))
+    there.register("left_out", pa.table({"trajectory_id": ["t0003"]}))
+    there.register("history", draws.NO_HISTORY)
+    draws.view(there, baseline, 0.5)
+    rows = draws.draw(there, of_rule("fifo", updates_per_iteration=1), "p", 6, fresh=True).to_pylist()
+    of_first = pytest.approx(math.sqrt(44 / 64 / 3))
+    expected = {"t0000": of_first, "t0001": of_first, "t0002": of_first, "t0004": 0.0, "t0005": 0.0, "t0008": 0.0}
+    assert {row["trajectory_id"]: row["deviation"] for row in rows} == expected
+    assert {row["baseline"] for row in rows} == ({0.0} if baseline == "raw" else {0.375, 0.3, 1.0})
+
+
+def test_means_and_deviations_are_the_same_bits_for_any_order() -> None:
+    """Of rewards that floats only come near to, such as those with a length penalty: their sums depend on the order."""
+    found = []
+    for seed, threads in ((0, 1), (1, 2), (2, 4), (3, 1)):
+        rows = [rollout(i) | {"group_id": "g", "reward": (i % 7) / 10} for i in range(N)]
+        random.Random(seed).shuffle(rows)
+        there = duckdb.connect(config={"threads": threads})
+        there.register("eligible", pa.Table.from_pylist(rows))
+        there.register("left_out", pa.table({"trajectory_id": pa.array([], pa.string())}))
+        there.register("history", draws.NO_HISTORY)
+        draws.view(there, "group_mean", 0.5)
+        found += there.execute("SELECT DISTINCT baseline, deviation FROM candidates").fetchall()
+    assert len(found) == 4
+    assert len({*found}) == 1
 
 
 def test_left_out_rows_keep_their_say_in_the_group_mean() -> None:

@@ -1,6 +1,7 @@
 """Old weights go by the rule, never what somebody needs, and whatever is killed over it the archive says what went."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -274,6 +275,16 @@ def test_who_asks_for_what_is_gone_is_told(pruned, words, message) -> None:
     before = numbers(pruned)
     assert message in refused(*words, "-a", str(pruned))
     assert numbers(pruned) == before
+
+
+@pytest.mark.usefixtures("warm")
+def test_repair_says_what_a_pruned_reference_cannot_give_again(pruned) -> None:
+    store = Store(pruned)
+    for path in store.shards("references"):
+        store.replace("references", [path], [])
+    said = invoke("check", "--repair", "-a", str(pruned)).stdout
+    assert re.search(r"\d+ rows of reference arithmetic-0002 are lost: policy " + GONE, said)
+    assert re.search(r"\d+ rows of reference arithmetic-0004: computed again", said)
 
 
 def test_check_tells_pruned_from_lost(pruned) -> None:

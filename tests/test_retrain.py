@@ -198,7 +198,10 @@ def test_a_condition_is_asked_of_the_pinned_state(trained, archive) -> None:
 
 @pytest.mark.usefixtures("warm")
 def test_a_reference_is_computed_once_whoever_asks(trained, archive, children, monkeypatch) -> None:
-    """Two retrainings from the base policy under one reference: the second makes no forward pass; the rows say for whom."""
+    """Two retrainings from the base policy under one reference: the second makes no forward pass; the rows say for whom.
+
+    In another precision the sums are other numbers: they are computed once more and stand beside the first.
+    """
     calls: list[int] = []
     real: Callable[..., Any] = Worker.call
 
@@ -236,6 +239,12 @@ def test_a_reference_is_computed_once_whoever_asks(trained, archive, children, m
         run_passes(run, 2)
         assert run.reference_id(2) == "three-0001"
     assert calls[n_first:] == [96]
+    with retrain(trained, archive, 1, name="four", overrides={**how, "train.precision": "bfloat16"}) as run:
+        run_passes(run)
+    assert calls[n_first:] == [96, 96]
+    by_precision = 'SELECT precision, count(*), count(DISTINCT trajectory_id) FROM "references" WHERE reference_id = $1 GROUP BY 1 ORDER BY 1'
+    found = db.connect(Store(archive)).execute(by_precision, [base]).fetchall()
+    assert found == [("bfloat16", 96, 96), ("float32", 96, 96)]
 
 
 @pytest.mark.usefixtures("warm")

@@ -26,6 +26,7 @@ def references(*names: str) -> pa.Table:
             "ref_logprob_sum": [-1.0] * len(names),
             "ref_value": [1.0] * len(names),
             "pass_id": [None] * len(names),
+            "precision": ["float32"] * len(names),
         }
     )
 

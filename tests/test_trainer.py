@@ -10,9 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from reval import head
 from reval import model as models
 from reval.batch import collate, micro_batches
-from reval.trainer import Settings, Trainer
+from reval.rollouts import Rollouts, Settings
+from reval.trainer import Trainer
 
 N = 12
 
@@ -52,20 +54,35 @@ def settings(folder: Path, policy: Path, **changes) -> Settings:
     return replace(made, **changes)
 
 
-def run(folder: Path, how: Settings, updates: list[list[int]], rows: pa.Table | None = None) -> pa.Table:
-    """Runs a pass whose updates are the given rows; returns what it wrote about them."""
+def prepare(folder: Path, how: Settings, updates: list[list[int]], reference: Path | None = None) -> None:
+    """Writes a pass whose updates are the given rows, under the policy itself or another reference."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = rollouts() if rows is None else rows
-    reference = Trainer().forward(how.policy, rows, device="cpu", micro_batch_tokens=64)
-    rows = rows.append_column("ref_logprob_sum", reference["logprob_sum"]).append_column("ref_value", reference["value"])
+    rows = rollouts()
+    under = Trainer().forward(str(reference or how.policy), rows, device="cpu", micro_batch_tokens=64)
+    more = {
+        "ref_logprob_sum": under["logprob_sum"],
+        "ref_value": under["value"],
+        "behaviour_logprobs": pa.array([[x - 0.1 for x in row] for row in under["logprobs"].to_pylist()]),
+        "prompt_id": pa.array([f"p{i // 4}" for i in range(N)]),
+    }
+    for name, values in more.items():
+        rows = rows.append_column(name, values)
     draws = [
-        {"update": u, "slot": s, "trajectory_id": f"t{row}", "weight": 1.0, "reward": row % 2, "baseline": 0.25}
+        {
+            **{"update": u, "slot": s, "trajectory_id": f"t{row}", "weight": 1.0 + 0.1 * (row % 3)},
+            **{"reward": row % 2, "baseline": 0.25, "deviation": 0.5},
+        }
         for u, drawn in enumerate(updates)
         for s, row in enumerate(drawn)
     ]
     pq.write_table(rows, folder / "rollouts.parquet")
     pq.write_table(pa.Table.from_pylist(draws), folder / "draws.parquet")
     (folder / "pass.json").write_text(json.dumps(asdict(how)))
+
+
+def run(folder: Path, how: Settings, updates: list[list[int]]) -> pa.Table:
+    """Runs a pass whose updates are the given rows; returns what it wrote about them."""
+    prepare(folder, how, updates)
     Trainer().run_pass(folder)
     return pq.read_table(folder / "updates.parquet")
 
@@ -74,38 +91,39 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "policy" / "model.safetensors")
 
 
-def gradient(policy: Path, prompts, responses, groups: list[list[int]]) -> torch.Tensor:
-    model = models.load(str(policy), torch.device("cpu"))
-    for rows in groups:
-        batch = collate([prompts[i] for i in rows], [responses[i] for i in rows])
-        scores = models.score(model, batch)
+def gradient(folder: Path, groups: list[list[int]], batching: str = "packed", dtype=None) -> torch.Tensor:
+    """Of the mean square of Σ log π + V over all rows, in whatever groups they are scored."""
+    rows = Rollouts(rollouts())
+    policy = models.policy(str(folder), torch.device("cpu"))
+    assert policy.packs
+    for group in groups:
+        batch = policy.collate([rows.prompts[i] for i in group], [rows.responses[i] for i in group], batching)
+        scores = policy(batch)
         sums = models.sum_by_trajectory(scores.logp_N, batch) + scores.value_B
-        (sums.square().sum() / len(prompts)).backward()
-    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        (sums.square().sum() / len(rows)).backward()
+    return torch.cat([parameter.grad.flatten() for parameter in policy.parameters()])
 
 
-def test_padding_and_micro_batches_change_nothing(model_folder) -> None:
-    table = rollouts()
-    prompts, responses = table["prompt_token_ids"].to_pylist(), table["response_token_ids"].to_pylist()
-    whole = gradient(model_folder, prompts, responses, [list(range(N))])
-    alone = gradient(model_folder, prompts, responses, [[i] for i in range(N)])
-    n_tokens = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
-    cut = gradient(model_folder, prompts, responses, list(micro_batches(n_tokens, 40)))
-    for other in (alone, cut):
-        torch.testing.assert_close(other, whole, rtol=1e-4, atol=1e-5 * whole.abs().max().item())
+def close(one: torch.Tensor, other: torch.Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * other.abs().max().item())
 
 
-def test_chunks_of_the_vocabulary_change_nothing(model_folder, monkeypatch) -> None:
-    table = rollouts()
-    prompts, responses = table["prompt_token_ids"].to_pylist(), table["response_token_ids"].to_pylist()
-    whole = gradient(model_folder, prompts, responses, [list(range(N))])
-    monkeypatch.setattr(models, "MAX_LOGITS", 100)  # three or four rows at a time
-    torch.testing.assert_close(
-        gradient(model_folder, prompts, responses, [list(range(N))]),
-        whole,
-        rtol=1e-4,
-        atol=1e-5 * whole.abs().max().item(),
-    )
+@pytest.mark.parametrize("batching", ["packed", "padded"])
+def test_packing_padding_and_micro_batches_change_nothing(model_folder, batching) -> None:
+    one_by_one = gradient(model_folder, [[i] for i in range(N)], "padded")
+    close(gradient(model_folder, [list(range(N))], batching), one_by_one)
+    cut = micro_batches(Rollouts(rollouts()).n_tokens, 40, batching)
+    assert len(cut) > 3
+    close(gradient(model_folder, cut, batching), one_by_one)
+
+
+@pytest.mark.parametrize("kept", [0, 100, 10**6])
+def test_chunks_of_logits_change_nothing(model_folder, monkeypatch, kept) -> None:
+    whole = gradient(model_folder, [list(range(N))])
+    monkeypatch.setattr(head, "FEWEST_ROWS", 3)
+    monkeypatch.setattr(head, "CHUNK_LOGITS", {"cpu": 100})  # three or four rows at a time
+    monkeypatch.setattr(head, "KEPT_LOGITS", {"cpu": kept})
+    close(gradient(model_folder, [list(range(N))]), whole)
 
 
 def test_a_pass_is_the_same_through_any_micro_batch(model_folder, tmp_path) -> None:
@@ -175,9 +193,14 @@ def test_empty_rows_are_refused() -> None:
         collate([[1], [2]], [[3], []])
 
 
-def test_micro_batches_hold_every_row_once_within_the_budget() -> None:
-    n_tokens = [5, 9, 2, 2, 7, 30, 1]
-    groups = list(micro_batches(n_tokens, 18))
-    assert sorted(row for group in groups for row in group) == list(range(7))
+@pytest.mark.parametrize("batching", ["packed", "padded"])
+def test_micro_batches_hold_every_row_once_within_the_budget(batching) -> None:
+    n_tokens = [5, 9, 2, 2, 7, 30, 1, 9, 9, 2]
+    groups = micro_batches(n_tokens, 18, batching)
+    assert sorted(row for group in groups for row in group) == list(range(10))
     for group in groups:
-        assert len(group) == 1 or len(group) * max(n_tokens[row] for row in group) <= 18
+        sizes = [n_tokens[row] for row in group]
+        places = sum(sizes) if batching == "packed" else len(group) * max(sizes)
+        assert len(group) == 1 or places <= 18
+        assert places - sum(sizes) < 0.05 * places
+    assert len(groups) < len(n_tokens)

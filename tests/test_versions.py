@@ -200,20 +200,26 @@ def test_a_pass_again_is_the_same_bit_for_bit(archive) -> None:
 
 
 @pytest.mark.usefixtures("warm")
-@pytest.mark.parametrize("what", ["draws", "policies"])
-def test_a_pass_that_is_not_what_it_says_is_found_out(archive, what) -> None:
-    """Another rollout in one place of the second pass; or weights on record that training did not make."""
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [("draws", "trajectory_id", None), ("draws", "deviation", 7.0), ("policies", "weights_digest", "0" * 64)],
+    ids=["a rollout", "a deviation", "weights"],
+)
+def test_a_pass_that_is_not_what_it_says_is_found_out(archive, table, column, value) -> None:
+    """In one place of the second pass, another rollout (null: the next one's) or deviation; or weights on record that
+    training did not make. `reval` goes by no deviation: what it trains is the same."""
 
     def change(rows: pa.Table) -> pa.Table:
-        column = {"draws": "trajectory_id", "policies": "weights_digest"}[what]
         values = rows[column].to_pylist()
-        values[0] = values[1] if what == "draws" else "0" * 64
+        values[0] = values[1] if value is None else value
         return rows.set_column(rows.column_names.index(column), column, pa.array(values))
 
     store = Store(archive)
-    edit(store, what, lambda rows: change(rows) if "arithmetic-0002" in rows["pass_id"].to_pylist() else rows)
+    edit(store, table, lambda rows: change(rows) if "arithmetic-0002" in rows["pass_id"].to_pylist() else rows)
     out = invoke("repeat", "arithmetic-0002", "-a", str(archive), code=1).stdout
-    if what == "draws":
+    if column == "deviation":
+        assert "127 of 128 draws the same; weights the same, bit for bit; residuals at most 0 nats apart" in out
+    elif column == "trajectory_id":
         assert "127 of 128 draws the same; weights not the same" in out
         assert "at most 0 nats" not in out
     else:

@@ -1,5 +1,6 @@
 """The derived views: numbers worked out by hand over planted rows, and what adds up over an archive that was trained."""
 
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,7 +83,15 @@ def store(tmp_path_factory) -> Store:
         *residuals("again-0001", 0, 2.0, -3.0, 4.0),
     )
     ends = [("demo-0001", "demo", 1), ("again-0001", "again", 1)]
-    plant(made, "passes", *({"pass_id": name, "run_id": run, "iteration": i} for name, run, i in ends))
+    config = '{"train": {"max_grad_norm": 1.0}}'
+    plant(made, "passes", *({"pass_id": name, "run_id": run, "iteration": i, "config": config} for name, run, i in ends))
+    figures = ("n_tokens", "n_padding_tokens", "grad_norm", "learning_rate", "entropy", "seconds", "peak_memory_bytes")
+    steps = [(300, 100, 2.5, 1e-3, 0.5, 2.0, 7_000), (500, 0, 1.0, 1e-3, 0.3, 6.0, 9_000)]
+    measured = [
+        {"pass_id": "demo-0001", "update": update, "flop_utilisation": share, **dict(zip(figures, row, strict=True))}
+        for update, (row, share) in enumerate(zip(steps, (0.5, 0.1), strict=True))
+    ]
+    plant(made, "steps", *measured)
     stages = enumerate((run, i, stage) for _, run, i in ends for stage in ("draw", "train"))
     plant(
         made,
@@ -187,6 +196,23 @@ def test_what_a_given_update_saw(store) -> None:
     assert ask(store, untrained) == [("demo-0002", None, None, None, None)]
 
 
+def test_what_the_steps_of_a_pass_were_like(store) -> None:
+    """Of demo's two steps one was clipped, 2.5 being above 1; 800 tokens in 8 seconds, 100 more of padding; and as much of
+    the device was used as (.5 * 2 + .1 * 6) / 8. Squares of its residuals .5, -1.5, 1, -.25 and .75 are 4.125 in all,
+    of again's 2, -3 and 4 they are 29. `again` is of reval 0.4, which had no steps."""
+    found = {row[0]: row[1:] for row in ask(store, "SELECT pass_id, * EXCLUDE (pass_id) FROM training")}
+    rms = pytest.approx(math.sqrt(4.125 / 5))
+    share = pytest.approx(100 / 900)
+    parts = (0.0, 0.0, 0.0)  # value_gap, log_ratio and target, which were not planted
+    assert found["demo-0001"] == (
+        *("demo", 1, 1e-3, 0.4, 0.5, None, rms),
+        *parts,
+        *(100.0, share, 9_000, pytest.approx(0.2)),
+    )
+    rms = pytest.approx(math.sqrt(29 / 3))
+    assert found["again-0001"] == ("again", 1, None, None, None, None, rms, *parts, None, None, None, None)
+
+
 def test_every_ancestor_of_every_policy(store) -> None:
     found = ask(
         store, "SELECT depth, ancestor_id, parent_id, pass_id FROM lineage WHERE policy_id = 'again-0001' ORDER BY 1"
@@ -246,6 +272,14 @@ SAME = {
     "Eq. 2": (
         "SELECT count(*) FROM update_rows WHERE abs(value_gap + log_ratio - target - residual) > 1e-5",
         "SELECT 0::BIGINT",
+    ),
+    "training is the passes": (
+        "SELECT run_id, iteration, pass_id FROM training ORDER BY ALL",
+        "SELECT run_id, iteration, pass_id FROM passes ORDER BY ALL",
+    ),
+    "training is the steps": (
+        "SELECT pass_id, round(entropy, 9), peak_memory_bytes > 0 FROM training ORDER BY 1",
+        "SELECT pass_id, round(avg(entropy), 9), max(peak_memory_bytes) > 0 FROM steps GROUP BY 1 ORDER BY 1",
     ),
     "lineage is the passes": (
         "SELECT pass_id, parent_id, reference_id, n_draws FROM lineage WHERE depth = 0 AND pass_id IS NOT NULL ORDER BY 1",

@@ -4,20 +4,24 @@
 --   newest              its rank from 1, newest iteration first
 --   verdict, reward     the judgement
 --   baseline, target    what is subtracted from the reward, and (reward - baseline) / beta in nats
+--   deviation           standard deviation (n - 1) of the rewards of its group; 0 for a group of one
 --   n_uses, residual    how often passes that led to the policy trained on it; what Eq. 2 came to the last time (null: never)
 --   temperature, finish_reason, n_prompt_tokens, n_response_tokens, behaviour_logprob_sum     as in trajectories
 -- Stands on the tables eligible, left_out and history, and the variables baseline and beta.
 WITH judged AS (
     SELECT
         *,
-        CASE WHEN getvariable('baseline') = 'group_mean' THEN avg(reward) OVER (PARTITION BY group_id) ELSE 0 END AS baseline
+        CASE WHEN getvariable('baseline') = 'group_mean' THEN avg(reward) OVER by_group ELSE 0 END AS baseline,
+        coalesce(stddev_samp(reward) OVER by_group, 0) AS deviation
     FROM eligible
+    -- In order, since sums of floats depend on it: the same bits for any thread count and file layout.
+    WINDOW by_group AS (PARTITION BY group_id ORDER BY reward ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
 )
 SELECT
     j.trajectory_id, j.group_id, j.prompt_id, j.policy_id, j.run_id, j.source, j.iteration, j.sample_index,
     j.age_iterations,
     row_number() OVER (ORDER BY j.iteration DESC, j.group_id, j.sample_index) AS newest,
-    j.verdict, j.reward, j.baseline, (j.reward - j.baseline) / getvariable('beta') AS target,
+    j.verdict, j.reward, j.baseline, (j.reward - j.baseline) / getvariable('beta') AS target, j.deviation,
     coalesce(h.n_uses, 0) AS n_uses, h.residual,
     j.temperature, j.finish_reason, j.n_prompt_tokens, j.n_response_tokens, j.behaviour_logprob_sum
 FROM judged j

@@ -1,4 +1,4 @@
--- Inputs: the table steps (pass_id, step). One row per step and run that its passes drew rollouts of: how many different ones
+-- Inputs: the table numbered (pass_id, step). One row per step and run that its passes drew rollouts of: how many different ones
 -- (null run_id: the rollouts are not in the archive), of how many policies and which iterations. By step, most first.
 SELECT
     s.step, t.run_id,
@@ -7,7 +7,7 @@ SELECT
     min(t.iteration) AS first_iteration,
     max(t.iteration) AS last_iteration
 FROM draws d
-JOIN steps s USING (pass_id)
+JOIN numbered s USING (pass_id)
 LEFT JOIN trajectories t ON t.trajectory_id = d.trajectory_id
 GROUP BY s.step, t.run_id
 ORDER BY s.step, n_rollouts DESC, t.run_id

@@ -1,7 +1,7 @@
--- Inputs: the table steps (pass_id, step). One row per step, source and rule (null: not recorded) of its passes' draws, by
+-- Inputs: the table numbered (pass_id, step). One row per step, source and rule (null: not recorded) of its passes' draws, by
 -- step, most first.
 SELECT s.step, d.source, d.rule, count(*) AS n_draws
 FROM draws d
-JOIN steps s USING (pass_id)
+JOIN numbered s USING (pass_id)
 GROUP BY s.step, d.source, d.rule
 ORDER BY s.step, n_draws DESC, d.source, d.rule

@@ -1,6 +1,6 @@
 -- Inputs: the candidates, the table picks. One row per draw with what the candidate says, ordered by update and slot.
 SELECT
-    p.update, p.slot, p.trajectory_id, p.source, c.age_iterations, p.weight, c.reward, c.baseline, p.rule
+    p.update, p.slot, p.trajectory_id, p.source, c.age_iterations, p.weight, c.reward, c.baseline, p.rule, c.deviation
 FROM picks p
 JOIN candidates c USING (trajectory_id)
 ORDER BY p.update, p.slot

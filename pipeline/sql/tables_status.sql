@@ -10,11 +10,12 @@ SELECT name, n_rows FROM (VALUES
     (8, 'references', (SELECT count(*) FROM "references")),
     (9, 'draws', (SELECT count(*) FROM draws)),
     (10, 'updates', (SELECT count(*) FROM updates)),
-    (11, 'passes', (SELECT count(*) FROM passes)),
-    (12, 'evaluations', (SELECT count(*) FROM evaluations)),
-    (13, 'snapshots', (SELECT count(*) FROM snapshots)),
-    (14, 'labels', (SELECT count(*) FROM labels)),
-    (15, 'imports', (SELECT count(*) FROM imports)),
-    (16, 'rejects', (SELECT count(*) FROM rejects))
+    (11, 'steps', (SELECT count(*) FROM steps)),
+    (12, 'passes', (SELECT count(*) FROM passes)),
+    (13, 'evaluations', (SELECT count(*) FROM evaluations)),
+    (14, 'snapshots', (SELECT count(*) FROM snapshots)),
+    (15, 'labels', (SELECT count(*) FROM labels)),
+    (16, 'imports', (SELECT count(*) FROM imports)),
+    (17, 'rejects', (SELECT count(*) FROM rejects))
 ) AS t (place, name, n_rows)
 ORDER BY place

@@ -1,6 +1,6 @@
 -- progress: one row per run and finished training pass, and iteration 0 for the policy the run began with.
 -- Rewards are of the iteration's own new rollouts, accuracies of the policy the iteration ended with. No order.
-WITH steps AS (
+WITH reached AS (
     SELECT run_id, 0 AS iteration, base_policy_id AS policy_id, NULL AS pass_id, NULL AS loss FROM runs
     UNION ALL
     SELECT run_id, iteration, policy_id, pass_id, loss FROM passes
@@ -47,7 +47,7 @@ SELECT
     coalesce(d.n_fresh, 0) AS n_fresh, coalesce(d.n_replayed, 0) AS n_replayed, d.mean_age_iterations, s.loss,
     t.seconds_generate, t.seconds_score, t.seconds_draw, t.seconds_reference, t.seconds_train, t.seconds_evaluate,
     t.seconds_overhead
-FROM steps s
+FROM reached s
 LEFT JOIN fresh f ON f.run_id = s.run_id AND f.iteration = s.iteration
 LEFT JOIN heldout h ON h.run_id = s.run_id AND h.policy_id = s.policy_id
 LEFT JOIN drawn d ON d.pass_id = s.pass_id

@@ -1,15 +1,15 @@
 -- update_rows: one row per draw: what a given update saw, and what Eq. 2 came to. No order.
---   pass_id, update, slot, source, rule, age_iterations, weight, reward, baseline    as in draws
+--   pass_id, update, slot, source, rule, age_iterations, weight, reward, baseline, deviation    as in draws
 --   run_id, iteration          of the pass; of one that is not trained yet, as its name says
---   target, residual, value_gap, log_ratio    as in updates, in nats; null: not trained yet
+--   target, residual, value_gap, log_ratio, entropy, clipped_share    as in updates; null: not trained yet, too
 --   trajectory_id, policy_id, n_response_tokens    the trajectory, and the policy that generated it
 --   prompt_id, problem, gold_answer, response_text    question and answer; null response_text: its row is lost
 SELECT
     d.pass_id,
     coalesce(p.run_id, regexp_replace(d.pass_id, '-\d+$', '')) AS run_id,
     coalesce(p.iteration, try_cast(regexp_extract(d.pass_id, '\d+$') AS BIGINT)) AS iteration,
-    d.update, d.slot, d.source, d.rule, d.age_iterations, d.weight, d.reward, d.baseline,
-    u.target, u.residual, u.value_gap, u.log_ratio,
+    d.update, d.slot, d.source, d.rule, d.age_iterations, d.weight, d.reward, d.baseline, d.deviation,
+    u.target, u.residual, u.value_gap, u.log_ratio, u.entropy, u.clipped_share,
     d.trajectory_id, t.policy_id, t.prompt_id, q.problem, q.gold_answer, r.response_text, t.n_response_tokens
 FROM draws d
 JOIN trajectories t USING (trajectory_id)

@@ -1,0 +1,45 @@
+-- training: one row per finished training pass: what its optimizer steps were like. No order.
+--   run_id, iteration, pass_id    as in passes
+--   learning_rate, entropy        means over its steps; entropy in nats a token
+--   clipped_share                 part of its steps whose gradient was clipped, its norm being above train.max_grad_norm
+--   clipped_token_share           mean over its draws of the part of their tokens whose ratio was clipped; null: nothing clips them
+--   residual_rms, value_gap_rms, log_ratio_rms, target_rms
+--                                 root mean squares over its draws, in nats: what the residual is made of
+--   tokens_per_second             prompt and response tokens over its steps' seconds
+--   padding_share                 part of the computed tokens that only filled batches up
+--   peak_memory_bytes             the most of any step
+--   flop_utilisation              of its steps, by their seconds; null: on a CPU, or a GPU whose peak is not known
+-- What steps say is null for passes of reval 0.4 and before, which have none; so it is, with the rest, where none was made.
+WITH stepped AS (
+    SELECT
+        s.pass_id,
+        avg(s.learning_rate) AS learning_rate,
+        avg(s.entropy) AS entropy,
+        avg((s.grad_norm > json_extract(p.config, '$.train.max_grad_norm')::DOUBLE)::INT) AS clipped_share,
+        sum(s.n_tokens) / sum(s.seconds) AS tokens_per_second,
+        sum(s.n_padding_tokens) / sum(s.n_tokens + s.n_padding_tokens) AS padding_share,
+        max(s.peak_memory_bytes) AS peak_memory_bytes,
+        sum(s.flop_utilisation * s.seconds) / sum(s.seconds) FILTER (s.flop_utilisation IS NOT NULL) AS flop_utilisation
+    FROM steps s
+    JOIN passes p USING (pass_id)
+    GROUP BY s.pass_id
+),
+measured AS (
+    SELECT
+        pass_id,
+        avg(clipped_share) AS clipped_token_share,
+        sqrt(avg(residual ** 2)) AS residual_rms,
+        sqrt(avg(value_gap ** 2)) AS value_gap_rms,
+        sqrt(avg(log_ratio ** 2)) AS log_ratio_rms,
+        sqrt(avg(target ** 2)) AS target_rms
+    FROM updates
+    GROUP BY pass_id
+)
+SELECT
+    p.run_id, p.iteration, p.pass_id,
+    s.learning_rate, s.entropy, s.clipped_share, m.clipped_token_share,
+    m.residual_rms, m.value_gap_rms, m.log_ratio_rms, m.target_rms,
+    s.tokens_per_second, s.padding_share, s.peak_memory_bytes, s.flop_utilisation
+FROM passes p
+LEFT JOIN stepped s USING (pass_id)
+LEFT JOIN measured m USING (pass_id)

@@ -1,0 +1,50 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) by peft: the policy is what they stand on plus what they add.
+
+A trained policy is saved with them merged in, an ordinary folder; the adapters themselves go on in the optimizer's state.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reval.model import Policy
+from reval.parallel import whole
+from schemas import UserError
+
+SEED = 0
+
+
+def adapt(policy: Policy, rank: int, alpha: float) -> None:
+    """Puts fresh adapters, which change nothing yet, on every linear layer but the output layer; only they are trained.
+
+    Raises:
+        UserError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise UserError("train.lora_rank wants peft, which is not installed: pip install peft") from None
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear"), policy.model)
+
+
+def merged(policy: Policy) -> dict[str, Tensor]:
+    """All weights by the names they have without adapters, with what these add, whole; the policy stays as it is."""
+    found: dict[str, Tensor] = {}
+    added: dict[str, Any] = {
+        name: module for name, module in policy.model.named_modules() if hasattr(module, "get_delta_weight")
+    }
+    shared = dict(policy.model.named_parameters(remove_duplicate=False)).keys() - dict(policy.model.named_parameters())
+    for name, weight in policy.model.state_dict().items():
+        if ".lora_" in name or name in shared:
+            continue
+        owner = name.removesuffix(".base_layer.weight")
+        if owner in added:
+            with torch.no_grad():
+                delta = added[owner].get_delta_weight("default")
+            found[f"{owner}.weight"] = whole(weight) + whole(delta)
+        else:
+            found[name.replace(".base_layer.", ".")] = whole(weight)
+    return found

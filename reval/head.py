@@ -1,0 +1,127 @@
+"""Log-probs of given tokens, and V(s₁), straight from hidden states: logits exist for a few rows at a time.
+
+Backward computes a chunk's logits again, but for as many rows as may be kept. Logits, logsumexp and what is summed are
+float32 whatever the weights' type is. V of a trajectory is the logsumexp that its first token's log-prob took anyway.
+
+Shapes live in names: N response tokens, C of them in a chunk, D hidden units, V vocabulary, B trajectories.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+# Logits in a chunk, and those whose probabilities are kept for backward: 2^20 float32 are 4 MiB. Fewer rows than
+# FEWEST_ROWS at a time would have the weight and its gradient read more often than their product is worth.
+CHUNK_LOGITS = {"cpu": 1 << 23, "cuda": 1 << 28}
+KEPT_LOGITS = {"cpu": 1 << 25, "cuda": 0}
+FEWEST_ROWS = 128
+
+
+class Scores(NamedTuple):
+    logp_N: Tensor  # log π(a_h|s_h) of each response token, float32, carries gradient
+    value_B: Tensor  # V(s₁) of each trajectory, float32, carries gradient
+    entropy_N: Tensor  # entropy of π(·|s_h), in nats, float32; empty if it was not asked for
+
+
+def scores(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    target_N: Tensor,
+    first_B: Tensor,
+    *,
+    temperature: float = 1.0,
+    entropy: bool = False,
+) -> Scores:
+    """Scores of tokens under softmax(hidden · weightᵀ / temperature).
+
+    Matrix products are in the type of `hidden_ND`; the weight's gradient is in the weight's own.
+
+    Args:
+        first_B: which of the N rows V is wanted of.
+    """
+    return Scores(*_Scores.apply(hidden_ND, weight_VD, target_N, first_B, temperature, entropy))
+
+
+def _product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    """left · right in float32, which a GPU sums in anyway."""
+    if left.dtype == torch.float32:
+        return torch.mm(left, right) if out is None else torch.mm(left, right, out=out)
+    return torch.mm(left, right, out_dtype=torch.float32) if left.is_cuda else torch.mm(left, right).float()
+
+
+class _Scores(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        target_N: Tensor,
+        first_B: Tensor,
+        temperature: float,
+        entropy: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n, n_vocabulary, device = len(target_N), len(weight_VD), hidden_ND.device.type
+        chunk = max(FEWEST_ROWS, CHUNK_LOGITS[device] // n_vocabulary)
+        n_kept = min(n, KEPT_LOGITS[device] // n_vocabulary) if any(ctx.needs_input_grad) else 0
+        weight_DV = weight_VD.to(hidden_ND.dtype).T
+        logp_N, lse_N = (hidden_ND.new_empty(n, dtype=torch.float32) for _ in range(2))
+        entropy_N = torch.empty_like(lse_N if entropy else lse_N[:0])
+        kept = hidden_ND.new_empty(n_kept, n_vocabulary, dtype=torch.float32)
+        for rows in _chunks(n, n_kept, chunk):
+            logits_CV = _product(hidden_ND[rows], weight_DV)
+            if temperature != 1:
+                logits_CV /= temperature
+            target_C1 = target_N[rows, None]
+            logp_N[rows] = logits_CV.gather(1, target_C1)[:, 0]
+            most_C1 = logits_CV.amax(1, keepdim=True)
+            logits_CV -= most_C1
+            p_CV = torch.exp(logits_CV, out=kept[rows]) if rows.stop <= n_kept else logits_CV.exp()
+            sum_C = p_CV.sum(1)
+            log_C = sum_C.log()
+            lse_N[rows] = most_C1[:, 0] + log_C
+            if entropy:
+                entropy_N[rows] = log_C - torch.linalg.vecdot(p_CV, logits_CV) / sum_C
+            if rows.stop <= n_kept:
+                p_CV /= sum_C[:, None]
+        logp_N -= lse_N
+        ctx.save_for_backward(hidden_ND, weight_VD, target_N, first_B, lse_N, kept)
+        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.mark_non_differentiable(entropy_N)
+        return logp_N, lse_N[first_B], entropy_N
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """d log π(a)/d logits = onehot(a) − p and dV/d logits = p, so a row's is g·onehot + (v − g)·p."""
+        grad_logp_N, grad_value_B, _ = gradients
+        hidden_ND, weight_VD, target_N, first_B, lse_N, kept = ctx.saved_tensors
+        weight = weight_VD.to(hidden_ND.dtype)
+        share_N = (-grad_logp_N).index_add(0, first_B, grad_value_B) / ctx.temperature
+        onehot_N = grad_logp_N / ctx.temperature
+        grad_hidden_ND = torch.empty_like(hidden_ND)
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        for rows in _chunks(len(target_N), len(kept), ctx.chunk):
+            if rows.stop <= len(kept):
+                p_CV = kept[rows]
+            else:
+                p_CV = _product(hidden_ND[rows], weight.T)
+                if ctx.temperature != 1:
+                    p_CV /= ctx.temperature
+                p_CV -= lse_N[rows, None]
+                p_CV.exp_()
+            p_CV *= share_N[rows, None]
+            p_CV.scatter_add_(1, target_N[rows, None], onehot_N[rows, None])
+            grad_CV = p_CV.to(hidden_ND.dtype)
+            torch.mm(grad_CV, weight, out=grad_hidden_ND[rows])
+            if grad_weight_VD is not None:
+                if grad_CV.dtype == torch.float32:
+                    grad_weight_VD.addmm_(grad_CV.T, hidden_ND[rows])
+                else:
+                    grad_weight_VD += _product(grad_CV.T, hidden_ND[rows])
+        return grad_hidden_ND, grad_weight_VD, None, None, None, None
+
+
+def _chunks(n: int, n_kept: int, chunk: int) -> list[slice]:
+    """0 … n in slices of at most `chunk`, none of which crosses n_kept."""
+    starts = [*range(0, n_kept, chunk), *range(n_kept, n, chunk)]
+    return [slice(a, b) for a, b in zip(starts, [*starts[1:], n], strict=True)]

@@ -1,0 +1,175 @@
+"""What a pass's folder holds, read: settings, draws, and the rollouts they name.
+
+pass.json          `Settings`; paths are absolute or relative to the folder, the policy may be a hub name
+draws.parquet      update, slot, trajectory_id, weight, reward, baseline, and for grpo deviation
+rollouts.parquet   trajectory_id, prompt_token_ids, response_token_ids, ref_logprob_sum, ref_value, and for grpo
+                   behaviour_logprobs, for tba prompt_id
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from schemas import UserError
+
+FILES = ("pass.json", "draws.parquet", "rollouts.parquet")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The contents of `pass.json`, but for what reval/config.py says: `Train` and `Runtime` have the same words.
+
+    `optimizer` is null for a start from zero moments. With adapters, `policy` is what they stand on, and they are in the
+    optimizer's state. `first_step` is how many steps its run made before, for trackers, whose folder and name of a run
+    are `tracked`.
+    """
+
+    policy: str
+    optimizer: str | None
+    policy_out: str
+    optimizer_out: str
+    objective: str
+    beta: float
+    learning_rate: float
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    precision: str = "float32"
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    micro_batch_tokens: int = 16384
+    batching: str = "packed"
+    sharding: str = "none"
+    checkpointing: str = "none"
+    device: str = "auto"
+    trackers: tuple[str, ...] = ()
+    tracked: tuple[str, str] = ("", "")
+    first_step: int = 0
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A pass's folder, read."""
+
+    folder: Path
+    settings: Settings
+    draws: pa.Table
+    rollouts: "Rollouts"
+    inputs: str  # digest of the three files: a state that was left by others is none of this pass
+
+    @cached_property
+    def updates(self) -> list[pa.Table]:
+        """The draws, an update after the other."""
+        numbers = self.draws["update"].to_pylist()
+        starts = [i for i, number in enumerate(numbers) if i == 0 or number != numbers[i - 1]]
+        return [self.draws.slice(a, b - a) for a, b in pairwise([*starts, len(numbers)])]
+
+    def path(self, name: str) -> Path:
+        return Path(os.path.normpath(self.folder / name))
+
+    @property
+    def policy(self) -> str:
+        """Where the policy lies, or the hub's name for it."""
+        path = self.path(self.settings.policy)
+        return str(path) if path.is_dir() else self.settings.policy
+
+
+def read(folder: Path) -> Pass:
+    """Reads a pass's folder.
+
+    Raises:
+        UserError: it is none.
+    """
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise UserError(f"{folder} is no folder of a training pass: there is no {missing[0]} in it")
+    texts = [(folder / name).read_bytes() for name in FILES]
+    given = json.loads(texts[0])
+    known = {field.name for field in dataclasses.fields(Settings)}
+    if unknown := sorted({*given} - known):
+        raise UserError(f"{folder / FILES[0]}: unknown setting {unknown[0]}; known: {', '.join(sorted(known))}")
+    try:
+        settings = Settings(**given)
+    except TypeError as error:
+        raise UserError(f"{folder / FILES[0]}: {str(error).partition(' ')[2]}") from None
+    draws = pq.read_table(folder / FILES[1]).sort_by([("update", "ascending"), ("slot", "ascending")])
+    rollouts = Rollouts(pq.read_table(folder / FILES[2]))
+    digest = hashlib.sha256(b"".join(hashlib.sha256(text).digest() for text in texts)).hexdigest()
+    return Pass(folder, settings, draws, rollouts, digest)
+
+
+class Rollouts:
+    """Token ids and sums of rollouts, by row."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+        self.prompts = _lists(table["prompt_token_ids"])
+        self.responses = _lists(table["response_token_ids"])
+        self.n_tokens = [len(p) + len(r) for p, r in zip(self.prompts, self.responses, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def behaviour(self) -> list[np.ndarray]:
+        """log-probs of response tokens under the policy that made them.
+
+        Raises:
+            UserError: a rollout has none.
+        """
+        if "behaviour_logprobs" not in self.table.column_names or self.table["behaviour_logprobs"].null_count:
+            raise UserError(
+                "objective grpo: a drawn rollout has no log-probs of its own policy, which it is a ratio to; "
+                "choose another objective, or draw from rollouts that have them"
+            )
+        return _lists(self.table["behaviour_logprobs"])
+
+    @cached_property
+    def prompt_numbers(self) -> Tensor:
+        """A number for each rollout, the same for those that answer the same prompt."""
+        names = self.table["prompt_id"].combine_chunks().dictionary_encode()
+        return torch.from_numpy(names.indices.to_numpy().astype("int64"))
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.table["trajectory_id"].to_pylist())}
+
+    def rows(self, names: Sequence[str]) -> Tensor:
+        """The rows of given trajectories.
+
+        Raises:
+            UserError: one is not there.
+        """
+        try:
+            return torch.tensor([self.row_of[name] for name in names], dtype=torch.long)
+        except KeyError as error:
+            raise UserError(f"draws.parquet: trajectory {error.args[0]} is not in rollouts.parquet") from None
+
+
+def column(rows: pa.Table, name: str) -> Tensor:
+    """A numeric column as float64."""
+    return torch.from_numpy(rows[name].to_numpy().astype("float64"))
+
+
+def _lists(rows: pa.ChunkedArray) -> list[np.ndarray]:
+    """A column of lists as one array per row, over the column's own memory."""
+    return [part for chunk in rows.chunks for part in _cut(chunk)]
+
+
+def _cut(chunk: pa.Array) -> Iterator[np.ndarray]:
+    values, ends = chunk.values.to_numpy(zero_copy_only=False), chunk.offsets.to_numpy()
+    yield from (values[a:b] for a, b in pairwise(ends.tolist()))

@@ -1,0 +1,47 @@
+"""Trackers: who else gets each step's figures, through accelerate."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from reval.parallel import Team
+from reval.rollouts import Pass
+from schemas import UserError
+
+
+class Trackers:
+    """The trackers of one run at a time, open for as long as passes of the run come."""
+
+    def __init__(self) -> None:
+        self._tracked: tuple[str, str] | None = None
+        self._accelerator: Any = None
+
+    def log(self, team: Team, the_pass: Pass, step: dict[str, Any], number: int) -> None:
+        """Hands on a step's figures, as those of the pass's step `number`; nothing if no tracker is asked for.
+
+        Raises:
+            UserError: a tracker is not installed.
+        """
+        settings = the_pass.settings
+        if not settings.trackers:
+            return
+        folder, name = settings.tracked
+        if (tracked := (str(the_pass.path(folder)), name)) != self._tracked:
+            self._begin(team, settings.trackers, *tracked)
+            self._tracked = tracked
+        told = {name: value for name, value in step.items() if value is not None}
+        self._accelerator.log(told, step=settings.first_step + number)
+
+    def _begin(self, team: Team, trackers: Sequence[str], folder: str, name: str) -> None:
+        from accelerate import Accelerator
+        from accelerate.tracking import filter_trackers
+
+        try:
+            found = filter_trackers(list(trackers), folder)
+        except ValueError as error:
+            raise UserError(f"runtime.trackers: {str(error).splitlines()[0]}") from None
+        if len(found) < len(trackers):
+            raise UserError(f"runtime.trackers: {', '.join(trackers)}: not installed; pip install one, or leave it out")
+        if self._accelerator is not None:
+            self._accelerator.end_training()
+        self._accelerator = Accelerator(cpu=team.device.type == "cpu", log_with=list(trackers), project_dir=folder)
+        self._accelerator.init_trackers(name)

@@ -1,0 +1,190 @@
+"""One update of a policy: the gradient of an objective over given rows, however they are cut up, and the step.
+
+Every process works on its share of the micro-batches. Their gradients add up to the update's: the loss is divided by the
+update's number of trajectories in every part of it.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from reval import bellman
+from reval.batch import Batch, micro_batches, share_out
+from reval.bellman import Sample
+from reval.gradients import Gradients
+from reval.head import Scores
+from reval.model import Policy, sum_by_trajectory
+from reval.objectives import Objective
+from reval.parallel import Team
+from reval.rollouts import Pass, Rollouts, column
+
+# What is known of each row after an update, in float64.
+OF_A_ROW = ("loss", "residual", "value_gap", "log_ratio", "target", "entropy", "clipped_share")
+
+
+class Update(NamedTuple):
+    """What an update came to, just before its step."""
+
+    rows: dict[str, Tensor]  # OF_A_ROW; clipped_share is NaN where nothing clips
+    step: dict[str, Any]  # the row of the table `steps`, but for the pass's name
+
+
+class Trajectories:
+    """The rows of one update, and what the objective has to know of each."""
+
+    def __init__(self, the_pass: Pass, draws: pa.Table) -> None:
+        self.settings, self.rollouts, self.draws = the_pass.settings, the_pass.rollouts, draws
+        self.row_B = self.rollouts.rows(draws["trajectory_id"].to_pylist())
+        self.weight_B, self.reward_B = column(draws, "weight"), column(draws, "reward")
+        self.advantage_B = self.reward_B - column(draws, "baseline")
+        self.deviation_B = (
+            column(draws, "deviation") if "deviation" in draws.column_names else torch.full_like(self.reward_B, torch.nan)
+        )
+        table = self.rollouts.table
+        self.ref_logp_sum_B = column(table, "ref_logprob_sum")[self.row_B]
+        self.ref_value_B = column(table, "ref_value")[self.row_B]
+        self.centre_B = torch.zeros_like(self.reward_B)
+        self.n_tokens = [self.rollouts.n_tokens[row] for row in self.row_B.tolist()]
+
+    def __len__(self) -> int:
+        return len(self.row_B)
+
+    def sample(self, places: list[int], batch: Batch, scores: Scores) -> Sample:
+        """What the objective sees of the rows at some places."""
+        device, beta = scores.logp_N.device, self.settings.beta
+
+        def here(values_B: Tensor) -> Tensor:
+            return values_B[places].to(device)
+
+        behaviour_N = torch.empty(0, device=device)
+        if self.settings.objective == "grpo":
+            stored = [self.rollouts.behaviour[row] for row in self.row_B[places].tolist()]
+            behaviour_N = torch.cat([torch.from_numpy(part.copy()) for part in stored]).float().to(device)
+        return Sample(
+            logp_N=scores.logp_N,
+            behaviour_N=behaviour_N,
+            row_N=batch.row_N,
+            logp_sum_B=sum_by_trajectory(scores.logp_N, batch),
+            value_B=scores.value_B.double(),
+            ref_logp_sum_B=here(self.ref_logp_sum_B),
+            ref_value_B=here(self.ref_value_B),
+            target_B=here(self.advantage_B) / beta,
+            advantage_B=here(self.advantage_B),
+            deviation_B=here(self.deviation_B),
+            centre_B=here(self.centre_B),
+            raw_B=here(self.reward_B) / beta,
+        )
+
+
+def batches(
+    team: Team, policy: Policy, rollouts: Rollouts, row_B: Tensor, budget: int, batching: str
+) -> Iterator[tuple[list[int], Batch]]:
+    """This process's micro-batches of given rows, each with the places among the rows that it holds.
+
+    Where all processes have to come along (a sharded policy), those that run out get a batch again, with no places.
+    """
+    n_tokens = [rollouts.n_tokens[row] for row in row_B.tolist()]
+    groups = micro_batches(n_tokens, budget, policy.batching(batching))
+    shares = share_out(groups, n_tokens, team.size)
+    mine = [groups[number] for number in shares[team.rank]]
+    idle = max(map(len, shares)) - len(mine) if team.in_step else 0
+    for places in [*mine, *([None] * idle)]:
+        rows = row_B[groups[-1] if places is None else places].tolist()
+        batch = policy.collate(
+            [rollouts.prompts[row] for row in rows], [rollouts.responses[row] for row in rows], batching
+        )
+        yield places or [], batch.to(team.device)
+
+
+def update(
+    team: Team, policy: Policy, optimizer: torch.optim.Optimizer, objective: Objective, the_pass: Pass, draws: pa.Table
+) -> Update:
+    """One optimizer step on the rows of `draws`.
+
+    Raises:
+        FloatingPointError: a loss or the gradient is not finite; the message names the trajectory. Nothing was changed.
+    """
+    began = time.perf_counter()
+    settings, rows = the_pass.settings, Trajectories(the_pass, draws)
+    if objective.centres:
+        rows.centre_B = _centre(team, policy, rows)
+    found = {name: torch.zeros(len(rows), dtype=torch.float64) for name in OF_A_ROW}
+    counts = torch.zeros(2, dtype=torch.float64)  # padding tokens, floating-point operations
+    gradients = Gradients(team, policy)
+    for places, batch in _micro_batches(team, policy, rows):
+        scores = policy(batch, precision=settings.precision, entropy=True)
+        if not places:
+            gradients.backward(scores.logp_N.sum() * 0)
+            continue
+        outcome = objective.outcome(rows.sample(places, batch, scores))
+        gradients.backward(bellman.loss(outcome.loss_B, rows.weight_B[places].to(team.device), len(rows)))
+        n_response_B = torch.bincount(batch.row_N)
+        entropy_B = sum_by_trajectory(scores.entropy_N, batch) / n_response_B
+        said = (*outcome[:5], entropy_B, outcome.clipped_share_B)
+        for name, values_B in zip(OF_A_ROW, said, strict=True):
+            found[name][places] = torch.nan if values_B is None else values_B.detach().cpu().double()
+        counts += torch.tensor([batch.n_padding, policy.flops(batch)], dtype=torch.float64)
+    team.add_up([*found.values(), counts])
+    _check(rows, found)
+    gradients.finish()
+    norm = gradients.clip(settings.max_grad_norm)
+    if norm != norm or norm == float("inf"):
+        raise FloatingPointError(f"update {draws['update'][0]}: gradient norm is {norm}; the pass changed nothing")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    n_response_B = torch.tensor([len(rows.rollouts.responses[row]) for row in rows.row_B.tolist()], dtype=torch.float64)
+    seconds = time.perf_counter() - began
+    peak = team.peak_flops(settings.precision)
+    step = {
+        "update": draws["update"][0].as_py(),
+        "n_trajectories": len(rows),
+        "n_tokens": sum(rows.n_tokens),
+        "n_padding_tokens": int(counts[0]),
+        "loss": float((rows.weight_B * found["loss"]).sum() / len(rows)),
+        "grad_norm": norm,
+        "learning_rate": settings.learning_rate,
+        "entropy": float((found["entropy"] * n_response_B).sum() / n_response_B.sum()),
+        "log_ratio": float(found["log_ratio"].mean()),
+        "seconds": seconds,
+        "peak_memory_bytes": team.peak_memory_bytes(),
+        "flop_utilisation": float(counts[1]) / seconds / peak if peak else None,
+    }
+    return Update(found, step)
+
+
+def _micro_batches(team: Team, policy: Policy, rows: Trajectories) -> Iterator[tuple[list[int], Batch]]:
+    settings = rows.settings
+    return batches(team, policy, rows.rollouts, rows.row_B, settings.micro_batch_tokens, settings.batching)
+
+
+@torch.no_grad()
+def _centre(team: Team, policy: Policy, rows: Trajectories) -> Tensor:
+    """For each row the mean, over the update's rows that answer its prompt, of log-ratio − reward/β."""
+    value_B = torch.zeros_like(rows.reward_B)
+    for places, batch in _micro_batches(team, policy, rows):
+        logp_N = policy(batch, precision=rows.settings.precision).logp_N
+        if places:
+            value_B[places] = sum_by_trajectory(logp_N, batch).cpu()
+    team.add_up([value_B])
+    value_B -= rows.ref_logp_sum_B + rows.reward_B / rows.settings.beta
+    prompt_B = rows.rollouts.prompt_numbers[rows.row_B]
+    sums = torch.zeros(int(prompt_B.max()) + 1, dtype=torch.float64).index_add(0, prompt_B, value_B)
+    return (sums / torch.bincount(prompt_B))[prompt_B]
+
+
+def _check(rows: Trajectories, found: dict[str, Tensor]) -> None:
+    """
+    Raises:
+        FloatingPointError: something is not finite.
+    """
+    for name in ("residual", "loss"):
+        if len(bad := (~torch.isfinite(found[name])).nonzero()):
+            slot = int(bad[0])
+            who, update = rows.draws["trajectory_id"][slot], rows.draws["update"][slot]
+            raise FloatingPointError(
+                f"update {update}, trajectory {who}: {name} is {float(found[name][slot])}; the pass changed nothing"
+            )
