@@ -18,7 +18,7 @@ from reval.weights import n_weights
 # Measured, on disk. Text, prompt and id of a response are what it takes beside its own ids and log-probs.
 IDS_AND_LOGPROBS_BYTES, TEXT_BYTES = 4.8, 1.1  # a response token
 ROLLOUT_BYTES = 67  # its rows of trajectories and verdicts
-DRAW_BYTES = 84  # its rows of draws, updates and references
+DRAW_BYTES = 95  # its rows of draws, updates and references
 # float32. The trainer holds weights, gradient and two moments; a policy is kept as weights, and its moments beside.
 WEIGHTS_BYTES, MOMENTS_BYTES, TRAINER_BYTES = 4, 8, 16
 # How staleness adds to the gradient's variance, and how alike two uses of a rollout are: what arXiv 2604.08706 takes.
