@@ -122,7 +122,7 @@ def _say_costs(config: "Config", found: "Plan", known: "Measured") -> None:
     if known.response_tokens is not None:
         length, source = known.response_tokens, f"the mean of {known.n_responses:,} in the archive"
     n, how = costs.parameters(config.policy.base, known)
-    cost = costs.costs(n_rollouts, n_draws, length, config.iterations, n)
+    cost = costs.costs(n_rollouts, n_draws, length, config.iterations, n, config.keep)
     typer.echo(
         f"Disk: tables {_size(cost.archive)}: {n_rollouts:,} rollouts of {_number(length)} response tokens ({source}), "
         f"{costs.IDS_AND_LOGPROBS_BYTES} B a token for ids and log-probs and about {costs.TEXT_BYTES} B for text, "
@@ -133,7 +133,8 @@ def _say_costs(config: "Config", found: "Plan", known: "Measured") -> None:
         return
     typer.echo(
         f"Disk: policies {_size(cost.weights)} and optimizer states {_size(cost.moments)}: {costs.WEIGHTS_BYTES} B and "
-        f"{costs.MOMENTS_BYTES} B for each of {n:,} parameters ({how}), every iteration; nothing is pruned yet.\n"
+        f"{costs.MOMENTS_BYTES} B for each of {n:,} parameters ({how}), of those that `keep` leaves: policies_every = "
+        f"{config.keep.policies_every}, optimizer_states = {config.keep.optimizer_states}.\n"
         f"Memory: the trainer {_size(cost.trainer)}, {costs.TRAINER_BYTES} B a parameter: float32 weights, gradient and "
         "two moments; activations on top."
     )

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import arithmetic, db
+from pipeline.keep import NEWEST
 from pipeline.policies import EMBEDDED
 from pipeline.store import Store
-from reval.config import Config
+from reval.config import Config, Keep
 from reval.weights import n_weights
 
 # Measured, on disk. Text, prompt and id of a response are what it takes beside its own ids and log-probs.
@@ -52,14 +53,18 @@ def measured(store: Store, config: Config, *, any_run: bool) -> Measured:
     return Measured(**found.to_pylist()[0])
 
 
-def costs(n_rollouts: int, n_draws: int, response_tokens: float, iterations: int, n_parameters: int | None) -> Costs:
+def costs(
+    n_rollouts: int, n_draws: int, response_tokens: float, iterations: int, n_parameters: int | None, keep: Keep
+) -> Costs:
     """What a run adds to an empty archive, evaluations left out, and what its trainer holds, activations left out."""
     a_rollout = response_tokens * (IDS_AND_LOGPROBS_BYTES + TEXT_BYTES) + ROLLOUT_BYTES
     archive = n_rollouts * a_rollout + n_draws * DRAW_BYTES
     if n_parameters is None:
         return Costs(archive, None, None, None)
-    kept = iterations * n_parameters
-    return Costs(archive, kept * WEIGHTS_BYTES, kept * MOMENTS_BYTES, n_parameters * TRAINER_BYTES)
+    n_policies = sum(i % keep.policies_every == 0 or i > iterations - NEWEST for i in range(1, iterations + 1))
+    n_states = min(keep.optimizer_states or iterations, iterations)
+    weights, moments = n_policies * n_parameters * WEIGHTS_BYTES, n_states * n_parameters * MOMENTS_BYTES
+    return Costs(archive, weights, moments, n_parameters * TRAINER_BYTES)
 
 
 def parameters(base: str, found: Measured) -> tuple[int | None, str]:
