@@ -44,8 +44,8 @@ def _dry(run: "Run") -> None:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from flows.stages import ready
     from flows.plan import memory
+    from flows.stages import ready
     from pipeline.costs import Measured, parameters
     from pipeline.train import prepare
 

@@ -6,6 +6,7 @@ run needs to go on, what a run began from, and the newest of the run's policies 
 archive did not make are never touched.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -67,7 +68,8 @@ def prune(run: Run) -> None:
         if found.turn in found.stays:
             log.info("%s", found.staying(found.turn))
         if found.weights or found.states:
-            log.info("pruned: %s", found.going())
+            # An optimizer's state goes every iteration: that is not worth a line.
+            log.log(logging.INFO if found.weights else logging.DEBUG, "pruned: %s", found.going())
             _carry_out(found)
 
 

@@ -1,12 +1,14 @@
 """What memory a process of the trainer takes, before anything is loaded: from the model's config and the recipe.
 
-Weights, gradients and moments are counted; activations are estimated from what a layer of the usual kind (norms, attention
-with rotary positions, gated MLP) keeps for backward, which tests hold against what torch really keeps.
+Weights, gradients and moments are counted; activations are estimated from what a layer of the usual kind (norms,
+attention with rotary positions, gated MLP) keeps for backward, which tests hold against what torch really keeps.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
 
 from pipeline import arithmetic
 from pipeline.policies import EMBEDDED
@@ -39,15 +41,16 @@ def shape(base: str) -> Shape | None:
         return Shape(width, arithmetic.LAYERS, width, width, arithmetic.INTERMEDIATE, len(arithmetic.WORDS))
     path = Path(base).expanduser() / "config.json"
     if not path.is_file():
-        return None
+        cached = try_to_load_from_cache(base, "config.json") if base.count("/") <= 1 else None
+        if not isinstance(cached, str):
+            return None
+        path = Path(cached)
     said = json.loads(path.read_text())
     try:
         hidden, heads = said["hidden_size"], said["num_attention_heads"]
         head = said.get("head_dim") or hidden // heads
         keys = head * (said.get("num_key_value_heads") or heads)
-        return Shape(
-            hidden, said["num_hidden_layers"], head * heads, keys, said["intermediate_size"], said["vocab_size"]
-        )
+        return Shape(hidden, said["num_hidden_layers"], head * heads, keys, said["intermediate_size"], said["vocab_size"])
     except KeyError:
         return None
 

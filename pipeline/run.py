@@ -81,7 +81,6 @@ class Processes:
             self._trainer = Team("pipeline.trainer_process", n_trainers(self._runtime), log=self._log("trainer"))
         return self._trainer
 
-
     @cached_property
     def verifiers(self) -> Pool:
         n_workers = self._runtime.verifier_workers or len(os.sched_getaffinity(0))

@@ -191,7 +191,7 @@ class Train(Section):
     """What matrix products are computed in. Weights, their sums and the optimizer's state are float32 either way."""
     lora_rank: int = Field(0, ge=0)
     """0 trains all weights; otherwise low-rank adapters on every linear layer (peft), under a reference that stays."""
-    lora_alpha: float = Field(16.0, gt=0)
+    lora_alpha: int = Field(16, ge=1)
     """Adapters count lora_alpha / lora_rank times."""
 
     @model_validator(mode="after")
