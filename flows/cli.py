@@ -13,6 +13,7 @@ import flows.archive  # its commands
 import flows.exchange  # those of `reval import` and `export`
 import flows.lineage  # `reval lineage`
 import flows.plan  # `reval plan`
+import flows.training  # `reval train`
 import flows.verify
 from flows.app import (
     DEFAULT_ARCHIVE,
@@ -249,7 +250,6 @@ _stage("generate", "Stage by stage, 1: generate an iteration's rollouts.")
 _stage("score", "Stage by stage, 2: judge the rollouts that no one has judged.")
 _stage("draw", "Stage by stage, 3: draw which rollouts each update trains on.")
 _stage("reference", "Stage by stage, 4: the reference policy's two sums for what was drawn.")
-_stage("train", "Stage by stage, 5: train on the draws, which ends the iteration.")
 
 
 def main() -> None:

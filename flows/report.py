@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from pipeline import db
+from pipeline.keep import prune
 from pipeline.progress import log
 from pipeline.run import Run
 from pipeline.store import Store
@@ -29,6 +30,8 @@ def iterations(run: Run) -> Iterator[int]:
         log.info("run %s begins from %s", run.run_id, run.base_policy_id)
     # The first may have been begun by another process; it has no wall time of its own then.
     resumed = bool(run.query("iteration_begun", run_id=run.run_id, iteration=first)["begun"][0].as_py())
+    if first > 1:  # it may have been killed over this
+        prune(run)
     for iteration in range(first, run.config.iterations + 1):
         began = time.perf_counter()
         yield iteration
@@ -37,9 +40,10 @@ def iterations(run: Run) -> Iterator[int]:
 
 
 def end(run: Run, iteration: int, seconds: float | None = None) -> None:
-    """Writes that the iteration is over; null seconds: it did not run in one go."""
+    """Writes that the iteration is over, and lets go of what need not be kept; null seconds: it did not run in one go."""
     name = f"{run.run_id}/{iteration}/iteration"
     run.store.snapshot(name, "iteration", run_id=run.run_id, iteration=iteration, seconds=seconds)
+    prune(run)
 
 
 def line(run: Run, iteration: int) -> str:

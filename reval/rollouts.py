@@ -51,7 +51,7 @@ class Settings:
     max_grad_norm: float = 1.0
     precision: str = "float32"
     lora_rank: int = 0
-    lora_alpha: float = 16.0
+    lora_alpha: int = 16
     micro_batch_tokens: int = 16384
     batching: str = "packed"
     sharding: str = "none"

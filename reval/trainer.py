@@ -34,7 +34,7 @@ from reval.state import Checkpoint, moments, restore, save_policy, save_tensors,
 from reval.tracking import Trackers
 from reval.update import OF_A_ROW, batches, update
 from reval.weights import weights_digest
-from schemas import UserError
+from schemas import TABLES, UserError
 
 Progress = Callable[[int, int], None]
 KEYS = ("update", "slot")
@@ -201,7 +201,9 @@ def _write(the_pass: Pass, policy: Policy, said: dict[str, Any], seconds: float)
         if name != "loss"
     }
     pq.write_table(pa.table(rows), the_pass.folder / "updates.parquet")
-    pq.write_table(pa.Table.from_pylist(steps), the_pass.folder / "steps.parquet")
+    schema = TABLES["steps"].schema
+    schema = schema.remove(schema.get_field_index("pass_id"))
+    pq.write_table(pa.Table.from_pylist(steps, schema), the_pass.folder / "steps.parquet")
     result = {
         "inputs": the_pass.inputs,
         "batching": policy.batching(settings.batching),
