@@ -50,6 +50,22 @@ def test_against_float64(monkeypatch, temperature, kept) -> None:
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5 * want.abs().max().item())
 
 
+def test_in_bfloat16_only_what_is_given_is_rounded(monkeypatch) -> None:
+    """Against float64 on the same rounded numbers: rounding logits too would cost a hundredth of a nat."""
+    monkeypatch.setattr(head, "KEPT_LOGITS", {"cpu": 0})
+    hidden_ND, weight_VD, target_N = given(torch.bfloat16)
+    scores = head.scores(hidden_ND, weight_VD, target_N, FIRST_B, entropy=True)
+    wanted = expected(hidden_ND, weight_VD, target_N, 1.0)
+    for got, want in zip(scores, wanted, strict=True):
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got.double(), want, rtol=2e-6, atol=2e-6)
+    # Their gradient is computed from probabilities rounded to 8 binary digits, as their matrix products are.
+    ours = torch.autograd.grad(loss(*scores[:2]), (hidden_ND, weight_VD))
+    theirs = torch.autograd.grad(loss(*wanted[:2]), (hidden_ND, weight_VD))
+    for got, want in zip(ours, theirs, strict=True):
+        assert (got.double() - want.double()).norm() < 2**-7 * want.double().norm()
+
+
 def test_v_alone_has_the_gradient_of_a_logsumexp() -> None:
     # dV/d logits = softmax: it reaches hidden states of first tokens only, and is the mean of the weight's rows there.
     hidden_ND, weight_VD, target_N = given(torch.float32)
