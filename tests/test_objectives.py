@@ -296,7 +296,7 @@ def test_a_number_that_is_not_finite_stops_the_pass_by_name(model_folder, made, 
         values = made.table[column].to_pylist()
         values[row] = [*values[row][:-1], value] if column == "behaviour_logprobs" else value
         table = made.table.set_column(at, column, pa.array(values, made.table[column].type))
-        with pytest.raises(FloatingPointError, match=rf"^update 0, trajectory t{row}: (residual|loss) is "):
+        with pytest.raises(FloatingPointError, match=rf"^update 0, trajectory t{row}: (log_ratio|residual|loss) is "):
             run(tmp_path, model_folder, table, draws([list(range(N))]), objective="grpo")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["draws.parquet", "pass.json", "rollouts.parquet"]
 
@@ -308,9 +308,7 @@ def test_a_weight_that_is_not_finite_stops_the_pass_by_name(made, tmp_path, name
     weights["model.embed_tokens.weight"][16] = math.nan  # what stands before token 16 is not touched
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     first = next(row for row in range(N) if 16 in responses()[row][:-1])
-    # With its log-ratio the centre of its prompt is not finite either, and so no row of it.
-    named = next(row for row in range(N) if PROMPT_OF[row] == PROMPT_OF[first]) if name == "tba" else first
     (tmp_path / "pass").mkdir()
-    with pytest.raises(FloatingPointError, match=f"^update 0, trajectory t{named}: "):
+    with pytest.raises(FloatingPointError, match=f"^update 0, trajectory t{first}: "):
         run(tmp_path / "pass", folder, made.table, draws([list(range(N))]), objective=name)
     assert len(list((tmp_path / "pass").iterdir())) == 3
