@@ -40,10 +40,11 @@ def scores(
 
 
 def _product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    """left · right in float32, which a GPU sums in anyway."""
-    if left.dtype == torch.float32:
-        return torch.mm(left, right) if out is None else torch.mm(left, right, out=out)
-    return torch.mm(left, right, out_dtype=torch.float32) if left.is_cuda else torch.mm(left, right).float()
+    """left · right in float32, which a GPU sums in anyway; a CPU would round it to the type of its factors."""
+    if left.is_cuda and left.dtype != torch.float32:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    left, right = left.float(), right.float()
+    return torch.mm(left, right) if out is None else torch.mm(left, right, out=out)
 
 
 class _Scores(torch.autograd.Function):

@@ -181,7 +181,8 @@ def _check(rows: Trajectories, found: dict[str, Tensor]) -> None:
     Raises:
         FloatingPointError: something is not finite.
     """
-    for name in ("residual", "loss"):
+    # The log-ratio first: where an objective centres, one that is not finite spoils the residuals of its whole prompt.
+    for name in ("log_ratio", "residual", "loss"):
         if len(bad := (~torch.isfinite(found[name])).nonzero()):
             slot = int(bad[0])
             who, update = rows.draws["trajectory_id"][slot], rows.draws["update"][slot]
