@@ -1,6 +1,7 @@
 """One run of a flow: its settings, its archive, and the processes it owns."""
 
 import difflib
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -203,10 +204,16 @@ def check(
 
     Raises:
         UserError: the run's name cannot be one or belongs to a run with other settings (the message names the first that
-            differs), the engine is not installed, the verifier, a policy, the questions or a state are not to be had, or
-            `archive` is, or holds, something else.
+            differs), the engine or a package that a setting wants is not installed, the verifier, a policy, the questions
+            or a state are not to be had, or `archive` is, or holds, something else.
     """
     check_name("run", name or config.recipe)
+    wanted = {f"runtime.trackers = {name}": name for name in config.runtime.trackers}
+    if config.train.lora_rank:
+        wanted["train.lora_rank"] = "peft"
+    for setting, package in wanted.items():
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"{setting} wants {package}, which is not installed: pip install {package}, or leave it out")
     if flow in ("iterate", "evaluate"):
         installed_version(config.runtime.engine)
         verifier(config.score.verifier)

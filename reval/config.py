@@ -201,6 +201,10 @@ class Train(Section):
                 "adapters stand on the policy the run began from, which is the reference then: "
                 "set train.reset_every_iterations=0 with train.lora_rank"
             )
+        if self.objective == "grpo" and self.baseline == "raw":
+            raise ValueError(
+                "grpo divides by the deviation around the group's mean: set train.baseline=group_mean with it"
+            )
         if not positive(self.learning_rate):
             raise ValueError("learning_rate is a schedule of numbers above 0")
         return self
