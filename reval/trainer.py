@@ -7,7 +7,7 @@ weights.
 
 It needs torch, transformers, accelerate and pyarrow, and no more of this project than `reval` and `schemas`:
 
-    accelerate launch [--num_processes N] -m reval.trainer PASS_FOLDER
+    accelerate launch [--multi_gpu --num_processes N] -m reval.trainer PASS_FOLDER      (--multi_gpu on CPUs too)
 
 The same update gives the same gradient, to float32 rounding, however it is cut into micro-batches, packed or padded, and
 however many processes share them; on CPUs their number changes no bit.

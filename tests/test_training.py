@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -165,3 +166,22 @@ def test_memory_is_parted_when_weights_are(trained) -> None:
     assert (part["weights"], part["gradients"], part["moments"]) == (5e8, 5e8, 1e9)
     adapters = memory.parts(Config(recipe="x", train={"lora_rank": 4, "reset_every_iterations": 0}), 10**9, sizes, 1, 1)
     assert adapters["moments"] < 1e6
+
+
+def test_two_processes_make_what_one_makes(archive, trained, monkeypatch) -> None:
+    """Through the run's own processes, references and all: the same bits."""
+    monkeypatch.undo()  # the trainer that is running is one process
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    made = []
+    for n in (1, 2):
+        settings = {**trained.settings, "runtime.trainer_processes": n, "runtime.micro_batch_tokens": 64}
+        config = recipes.load("arithmetic", settings, iterations=1, defaults=recipes.RETRAIN)
+        copy = shutil.copytree(archive, archive.with_name(f"copy-{n}"))
+        with open_run("retrain", config, copy, name="more") as run:
+            run_pass(run, 1)
+            assert len(run.processes.trainer().pids) == n
+        rows = db.ask(Store(copy), "SELECT * FROM updates WHERE pass_id = 'more-0001' ORDER BY update, slot").read_all()
+        made.append((load_file(copy / "weights" / "more-0001" / "model.safetensors"), rows))
+    (one, rows_of_one), (two, rows_of_two) = made
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert rows_of_one.equals(rows_of_two)
