@@ -187,8 +187,8 @@ def sql(
 ) -> None:
     """Ask the archive. Read-only: a statement can neither write nor reach outside it.
 
-    Views beside the tables: `rollouts`, `progress`, `training`, `lineage`; of verdicts `judges`, `disagreements`; of draws
-    `trajectory_uses`, `update_mix`, `update_ages`, `update_rows`.
+    Views beside the tables: `rollouts`, `progress`, `training`, `lineage`; of verdicts `judges`, `disagreements`; of
+    draws `trajectory_uses`, `update_mix`, `update_ages`, `update_rows`.
 
     `DESCRIBE rollouts` lists columns; `SELECT table_name, column_name, comment FROM duckdb_columns()` explains them.
     The table `references` wants double quotes.

@@ -37,6 +37,8 @@ def iterations(run: Run) -> Iterator[int]:
         yield iteration
         end(run, iteration, None if resumed and iteration == first else time.perf_counter() - began)
         log.info(line(run, iteration))
+        if said := pass_line(run, iteration):
+            log.info(said)
 
 
 def end(run: Run, iteration: int, seconds: float | None = None) -> None:
@@ -58,6 +60,25 @@ def line(run: Run, iteration: int) -> str:
         f"  fresh {found['n_fresh']} replayed {found['n_replayed']} age {_number(found['mean_age_iterations'], '.1f')}"
         f"  loss {_number(found['loss'], '.3g')}  s: {seconds}"
     )
+
+
+def pass_line(run: Run, iteration: int) -> str | None:
+    """One line about an iteration's training; null: there was none."""
+    found = run.query("training_of", pass_id=run.policy_id(iteration)).to_pylist()
+    if not found:
+        return None
+    of = found[0]
+    parts = ", ".join(f"{name} {of[f'{name}_rms']:.2g}" for name in ("value_gap", "log_ratio", "target"))
+    said = [
+        f"  residual {of['residual_rms']:.3g} ({parts})  KL {_number(of['kl'], '.2g')}  entropy {of['entropy']:.2g}",
+        f"gradient {of['grad_norm']:.3g}, {of['clipped_share']:.0%} of steps clipped",
+        f"{of['tokens_per_second']:,.0f} tokens/s  {of['peak_memory_bytes'] / 1e9:.1f} GB",
+    ]
+    if of["clipped_token_share"] is not None:
+        said.append(f"{of['clipped_token_share']:.1%} of tokens clipped")
+    if of["flop_utilisation"] is not None:
+        said.append(f"{of['flop_utilisation']:.0%} of the device's operations")
+    return "  ".join(said)
 
 
 def _number(value: float | None, form: str = ".3f") -> str:
