@@ -58,7 +58,7 @@ PLACES = [
     ([f"{name}{log}" for name in TABLES for log in ("", "/_delta_log")], 20),
     (["weights", "optimizer", "scratch"], 4),
 ]
-WALL_TIMES = {"seconds", "created_at"}
+MACHINE = {"seconds", "created_at", "peak_memory_bytes"}
 RUN_SECONDS, GONE_SECONDS, BUSY_SECONDS = 900, 60, 3
 
 Rows = dict[str, dict[tuple, tuple]]
@@ -228,7 +228,7 @@ class Soak:
         lines = []
         for name, table in TABLES.items():
             names = [column.name for column in table.columns]
-            timeless = [i for i, column in enumerate(names) if column not in WALL_TIMES]
+            timeless = [i for i, column in enumerate(names) if column not in MACHINE]
             ours, theirs = storm[name], calm[name]
             both = sorted(ours.keys() & theirs.keys())
             odd = [(key, i) for key in both for i in timeless if ours[key][i] != theirs[key][i]]

@@ -185,3 +185,16 @@ def test_two_processes_make_what_one_makes(archive, trained, monkeypatch) -> Non
     (one, rows_of_one), (two, rows_of_two) = made
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert rows_of_one.equals(rows_of_two)
+
+
+def test_kl_is_that_of_the_policy_which_made_the_rows(trained) -> None:
+    """The second pass trains first on what its parent has just made, under the reference of the first: the mean of their
+    log-ratios estimates KL(parent ‖ reference). The parent of the first pass is its reference."""
+    store = Store(trained.archive)
+    found = {
+        row["pass_id"]: row["kl"] for row in db.ask(store, "SELECT pass_id, kl FROM training").read_all().to_pylist()
+    }
+    fresh = "SELECT avg(log_ratio) AS kl FROM updates WHERE pass_id = 'arithmetic-0002' AND update = 0"
+    assert found["arithmetic-0001"] == pytest.approx(0, abs=1e-6)
+    assert found["arithmetic-0002"] == pytest.approx(db.ask(store, fresh).read_all()["kl"][0].as_py())
+    assert found["arithmetic-0002"] > 1e-4
