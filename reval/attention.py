@@ -40,15 +40,16 @@ def attend(
         raise NotImplementedError(f"packed attention without {asked[0]}")
     if "starts_B1" not in more:  # a padded batch: B and T are where 1 and P are
         return _causal(query_1HPK, key_1HPK, value_1HPK, scaling).transpose(1, 2), None
-    parts_PHK = [part[0].transpose(0, 1) for part in (query_1HPK, key_1HPK, value_1HPK)]
-    if query_1HPK.is_cuda and query_1HPK.dtype in (torch.bfloat16, torch.float16):
-        return _varlen(*parts_PHK, more["starts_B1"], more["longest"], scaling)[None], None
+    query_PHK, key_PHK, value_PHK = (part[0].transpose(0, 1) for part in (query_1HPK, key_1HPK, value_1HPK))
+    if query_PHK.is_cuda and query_PHK.dtype in (torch.bfloat16, torch.float16):
+        return _varlen(query_PHK, key_PHK, value_PHK, more["starts_B1"], more["longest"], scaling)[None], None
     lengths: list[tuple[int, int]] = more["lengths"]
     sizes = [n_rows * n_tokens for n_rows, n_tokens in lengths]
     found: list[Tensor] = []
-    for (n_rows, n_tokens), *runs in zip(lengths, *(part.split(sizes) for part in parts_PHK), strict=True):
-        out_BHTK = _causal(*(run.unflatten(0, (n_rows, n_tokens)).transpose(1, 2) for run in runs), scaling)
-        found.append(out_BHTK.transpose(1, 2).flatten(0, 1))
+    split = (part.split(sizes) for part in (query_PHK, key_PHK, value_PHK))
+    for shape, *runs in zip(lengths, *split, strict=True):
+        query_BHTK, key_BHTK, value_BHTK = (run.unflatten(0, shape).transpose(1, 2) for run in runs)
+        found.append(_causal(query_BHTK, key_BHTK, value_BHTK, scaling).transpose(1, 2).flatten(0, 1))
     return torch.cat(found)[None], None
 
 

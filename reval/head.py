@@ -14,7 +14,7 @@ from torch import Tensor
 # Logits in a chunk, and those whose probabilities are kept for backward: 2^20 float32 are 4 MiB. Fewer rows than
 # FEWEST_ROWS at a time would have the weight and its gradient read more often than their product is worth.
 CHUNK_LOGITS = {"cpu": 1 << 23, "cuda": 1 << 28}
-KEPT_LOGITS = {"cpu": 1 << 25, "cuda": 0}
+KEPT_LOGITS = {"cpu": 1 << 26, "cuda": 0}
 FEWEST_ROWS = 128
 
 
