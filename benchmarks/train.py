@@ -6,7 +6,8 @@ An update is reval.update.update itself, from rollouts as they are read from a f
 plain: transformers' own loss on whole logits, labels on the response tokens, rows padded on the right under the same
 budget, in the order drawn or by length; the same weights, tokens, optimizer and clip.
 TRL: GRPOTrainer's own step without what makes completions: its split into batches, its loss, accelerate's backward, the
-same optimizer and clip. A batch holds as many rows as the budget takes at the length TRL pads all of them to.
+same optimizer and clip. A batch holds as many rows as the budget takes at the length TRL pads all of them to. Its head is
+written for Triton; on a CPU it takes another way, which scores prompts and padding too.
 Tokens are prompt and response tokens without padding. All in turn, medians; the first of each is not counted.
 
 short: prompts of 4 to 8 tokens, responses of 4 to 20, as in the default recipe. uneven: 16 to 1,024, as many of each
@@ -211,15 +212,11 @@ def memory(tied: str, n_tokens: int) -> None:
     what = f"memory, {LARGE_VOCABULARY:,} x {n_tokens:,} tokens, {tied}"
     say(what, f"{peaks['ours']:,.0f} MB", peer, times, "≤ 1.3", times <= 1.3)
     n = n_tokens
-    while peaks["hidden only"] + PLAIN_COPIES * 4 * LARGE_VOCABULARY * n / 1e6 > _available():
+    while n > 256 and peaks["hidden only"] + PLAIN_COPIES * 4 * LARGE_VOCABULARY * n / 1e6 > _available():
         n //= 2
     mine, theirs = (fresh(peak, way, tied, n)["peak"] / 1e6 for way in ("ours", "plain"))
-    say(
-        f"memory, {LARGE_VOCABULARY:,} x {n:,} tokens, {tied}",
-        f"{mine:,.0f} MB",
-        f"plain {theirs:,.0f} MB",
-        mine / theirs,
-    )
+    what = f"memory, {LARGE_VOCABULARY:,} x {n:,} tokens, {tied}"
+    say(what, f"{mine:,.0f} MB", f"plain {theirs:,.0f} MB", mine / theirs)
 
 
 def _available() -> float:
