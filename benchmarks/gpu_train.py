@@ -204,8 +204,10 @@ def own_attention(policy: Policy) -> Iterator[None]:
     """The policy's model with transformers' sdpa."""
     before = policy.model.config._attn_implementation
     policy.model.set_attn_implementation("sdpa")
-    yield
-    policy.model.set_attn_implementation(before)
+    try:
+        yield
+    finally:
+        policy.model.set_attn_implementation(before)
 
 
 @contextmanager
@@ -217,8 +219,10 @@ def hidden_only() -> Iterator[None]:
         return Scores(logp_N, logp_N[first_B], torch.zeros_like(logp_N))
 
     before, head.scores = head.scores, scores
-    yield
-    head.scores = before
+    try:
+        yield
+    finally:
+        head.scores = before
 
 
 def timed(steps: dict[str, Step], repeats: int, device: torch.device) -> dict[str, list[float]]:
@@ -249,6 +253,7 @@ def speed(policy: Policy, settings: Settings, rows: pa.Table, repeats: int) -> N
     try:
         found = timed({"ours": lambda: said.append(mine())}, repeats, device)
     except torch.OutOfMemoryError:
+        policy.zero_grad()  # what it had of a gradient
         print(f"{what}: an update does not fit")
         return
     n, last = said[-1]["n_tokens"], said[-1]
@@ -261,6 +266,7 @@ def speed(policy: Policy, settings: Settings, rows: pa.Table, repeats: int) -> N
     try:
         found = timed({"ours": mine, "plain": peer}, repeats, device)
     except torch.OutOfMemoryError:
+        policy.zero_grad()
         print(f"{what}: the plain step does not fit")
         return
     rate = {name: n / median(seconds) for name, seconds in found.items()}
