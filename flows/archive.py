@@ -76,6 +76,7 @@ def check(
     verdicts and references that were lost with it are computed again; nothing is deleted.
     """
     from pipeline import check as checking
+    from pipeline import keep
     from pipeline import repair as repairing
     from pipeline.store import Store
 
@@ -89,6 +90,8 @@ def check(
     for finding in checking.check(store, at):
         typer.echo(f"{finding.where}: {finding.what}")
         n += 1
+    if pruned := keep.pruned(store):
+        typer.echo(f"{len(pruned):,} weights and optimizer states are not there because they were pruned")
     typer.echo(f"{store.layout.root}: " + (f"{n} findings; `reval check --repair` mends what can be" if n else "whole"))
     raise typer.Exit(1 if n else 0)
 
@@ -122,12 +125,50 @@ def vacuum(
     plan = compaction.plan_vacuum(store, keep)
     for line in plan.lines():
         typer.echo(line)
-    if not plan.files:
-        return
-    if not yes and not sys.stdin.isatty():
-        raise UserError("vacuum: nothing was deleted; run it again with --yes")
-    if yes or typer.confirm("Delete them?"):
+    if plan.files and _agreed("vacuum", yes):
         typer.echo(f"freed {compaction.vacuum(store, plan) / 1e6:,.1f} MB")
+
+
+@command
+def prune(
+    policies_every: Annotated[
+        int | None, typer.Option(min=1, help="Keep the weights of every so-many-th iteration. Default: 1, which is all.")
+    ] = None,
+    optimizer_states: Annotated[
+        int | None, typer.Option(min=0, help="Keep a run's newest so many optimizer states; 0 is all. Default: 2.")
+    ] = None,
+    run: Annotated[str | None, typer.Option("--run", help="Only of this run. Default: of every run.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
+    archive: Archive = DEFAULT_ARCHIVE,
+) -> None:
+    """Delete weights and optimizer states of past iterations, as a recipe's section `keep` does while a run goes on.
+
+    Says first what would go, and what stays because a run or a labelled snapshot needs it. No row is deleted.
+    """
+    from pipeline import keep
+    from pipeline.store import Store
+    from reval.config import Keep
+
+    given = {"policies_every": policies_every, "optimizer_states": optimizer_states}
+    store = Store(archive)
+    found = keep.plans(store, run, Keep(**{name: value for name, value in given.items() if value is not None}))
+    for line in (line for plan in found for line in plan.lines()):
+        typer.echo(line)
+    n_bytes = sum(plan.n_bytes for plan in found)
+    typer.echo(f"{n_bytes / 1e6:,.1f} MB to free")
+    if n_bytes and _agreed("prune", yes):
+        typer.echo(f"freed {keep.carry_out(store, found) / 1e6:,.1f} MB")
+
+
+def _agreed(what: str, yes: bool) -> bool:
+    """Whether what was shown is to be deleted.
+
+    Raises:
+        UserError: nobody can be asked.
+    """
+    if not yes and not sys.stdin.isatty():
+        raise UserError(f"{what}: nothing was deleted; run it again with --yes")
+    return yes or typer.confirm("Delete them?")
 
 
 @command

@@ -13,6 +13,7 @@ import flows.archive  # its commands
 import flows.exchange  # those of `reval import` and `export`
 import flows.lineage  # `reval lineage`
 import flows.plan  # `reval plan`
+import flows.training  # `reval train`
 import flows.verify
 from flows.app import (
     DEFAULT_ARCHIVE,
@@ -186,8 +187,8 @@ def sql(
 ) -> None:
     """Ask the archive. Read-only: a statement can neither write nor reach outside it.
 
-    Views beside the tables: `rollouts`, `progress`, `lineage`; of verdicts `judges`, `disagreements`; of draws
-    `trajectory_uses`, `update_mix`, `update_ages`, `update_rows`.
+    Views beside the tables: `rollouts`, `progress`, `training`, `lineage`; of verdicts `judges`, `disagreements`; of
+    draws `trajectory_uses`, `update_mix`, `update_ages`, `update_rows`.
 
     `DESCRIBE rollouts` lists columns; `SELECT table_name, column_name, comment FROM duckdb_columns()` explains them.
     The table `references` wants double quotes.
@@ -249,7 +250,6 @@ _stage("generate", "Stage by stage, 1: generate an iteration's rollouts.")
 _stage("score", "Stage by stage, 2: judge the rollouts that no one has judged.")
 _stage("draw", "Stage by stage, 3: draw which rollouts each update trains on.")
 _stage("reference", "Stage by stage, 4: the reference policy's two sums for what was drawn.")
-_stage("train", "Stage by stage, 5: train on the draws, which ends the iteration.")
 
 
 def main() -> None:

@@ -122,20 +122,44 @@ def _say_costs(config: "Config", found: "Plan", known: "Measured") -> None:
     if known.response_tokens is not None:
         length, source = known.response_tokens, f"the mean of {known.n_responses:,} in the archive"
     n, how = costs.parameters(config.policy.base, known)
-    cost = costs.costs(n_rollouts, n_draws, length, config.iterations, n)
+    cost = costs.costs(n_rollouts, n_draws, length, config.iterations, n, config.keep)
     typer.echo(
         f"Disk: tables {_size(cost.archive)}: {n_rollouts:,} rollouts of {_number(length)} response tokens ({source}), "
         f"{costs.IDS_AND_LOGPROBS_BYTES} B a token for ids and log-probs and about {costs.TEXT_BYTES} B for text, "
         f"{costs.ROLLOUT_BYTES} B a rollout, and {costs.DRAW_BYTES} B for each of {n_draws:,} draws; evaluations on top."
     )
-    if n is None or cost.weights is None or cost.moments is None or cost.trainer is None:
-        typer.echo(f"Policies and memory: the number of parameters is {how}.")
+    typer.echo(memory(config, config.policy.base, n, how, config.generate.max_response_tokens))
+    if cost.weights is None or cost.moments is None:
         return
     typer.echo(
         f"Disk: policies {_size(cost.weights)} and optimizer states {_size(cost.moments)}: {costs.WEIGHTS_BYTES} B and "
-        f"{costs.MOMENTS_BYTES} B for each of {n:,} parameters ({how}), every iteration; nothing is pruned yet.\n"
-        f"Memory: the trainer {_size(cost.trainer)}, {costs.TRAINER_BYTES} B a parameter: float32 weights, gradient and "
-        "two moments; activations on top."
+        f"{costs.MOMENTS_BYTES} B for each of {n:,} parameters ({how}), of those that `keep` leaves: policies_every = "
+        f"{config.keep.policies_every}, optimizer_states = {config.keep.optimizer_states}."
+    )
+
+
+def memory(config: "Config", base: str, n_parameters: int | None, how: str, longest: int) -> str:
+    """What a process of the trainer takes, in a line.
+
+    Args:
+        base: the policy's folder, hub name, or the embedded model.
+        how: how the number of parameters is known, or why not.
+        longest: tokens of the longest trajectory.
+    """
+    from pipeline.memory import parts, shape
+    from pipeline.run import n_trainers
+
+    if n_parameters is None:
+        return f"Memory and policies: the number of parameters is {how}."
+    sizes, n_processes = shape(base), n_trainers(config.runtime)
+    found = parts(config, n_parameters, sizes, longest, n_processes)
+    said = ", ".join(f"{name} {_size(n_bytes)}" for name, n_bytes in found.items())
+    many = f"each of {n_processes} processes that train" if n_processes > 1 else "the trainer"
+    batch = max(longest, config.runtime.micro_batch_tokens)
+    rest = "" if sizes else f"; activations on top, which the config of {base} would tell: it is not on this machine"
+    return (
+        f"Memory: {many} about {_size(sum(found.values()))}: {said} ({n_parameters:,} parameters, {how}; micro-batches "
+        f"of up to {batch:,} tokens){rest}."
     )
 
 

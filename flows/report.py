@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from pipeline import db
+from pipeline.keep import prune
 from pipeline.progress import log
 from pipeline.run import Run
 from pipeline.store import Store
@@ -29,17 +30,22 @@ def iterations(run: Run) -> Iterator[int]:
         log.info("run %s begins from %s", run.run_id, run.base_policy_id)
     # The first may have been begun by another process; it has no wall time of its own then.
     resumed = bool(run.query("iteration_begun", run_id=run.run_id, iteration=first)["begun"][0].as_py())
+    if first > 1:  # it may have been killed over this
+        prune(run)
     for iteration in range(first, run.config.iterations + 1):
         began = time.perf_counter()
         yield iteration
         end(run, iteration, None if resumed and iteration == first else time.perf_counter() - began)
         log.info(line(run, iteration))
+        if said := pass_line(run, iteration):
+            log.info(said)
 
 
 def end(run: Run, iteration: int, seconds: float | None = None) -> None:
-    """Writes that the iteration is over; null seconds: it did not run in one go."""
+    """Writes that the iteration is over, and lets go of what need not be kept; null seconds: it did not run in one go."""
     name = f"{run.run_id}/{iteration}/iteration"
     run.store.snapshot(name, "iteration", run_id=run.run_id, iteration=iteration, seconds=seconds)
+    prune(run)
 
 
 def line(run: Run, iteration: int) -> str:
@@ -54,6 +60,25 @@ def line(run: Run, iteration: int) -> str:
         f"  fresh {found['n_fresh']} replayed {found['n_replayed']} age {_number(found['mean_age_iterations'], '.1f')}"
         f"  loss {_number(found['loss'], '.3g')}  s: {seconds}"
     )
+
+
+def pass_line(run: Run, iteration: int) -> str | None:
+    """One line about an iteration's training; null: there was none."""
+    found = run.query("training_of", pass_id=run.policy_id(iteration)).to_pylist()
+    if not found:
+        return None
+    of = found[0]
+    parts = ", ".join(f"{name} {of[f'{name}_rms']:.2g}" for name in ("value_gap", "log_ratio", "target"))
+    said = [
+        f"  residual {of['residual_rms']:.3g} ({parts})  KL {_number(of['kl'], '.2g')}  entropy {of['entropy']:.2g}",
+        f"gradient {of['grad_norm']:.3g}, {of['clipped_share']:.0%} of steps clipped",
+        f"{of['tokens_per_second']:,.0f} tokens/s  {of['peak_memory_bytes'] / 1e9:.1f} GB",
+    ]
+    if of["clipped_token_share"] is not None:
+        said.append(f"{of['clipped_token_share']:.1%} of tokens clipped")
+    if of["flop_utilisation"] is not None:
+        said.append(f"{of['flop_utilisation']:.0%} of the device's operations")
+    return "  ".join(said)
 
 
 def _number(value: float | None, form: str = ".3f") -> str:

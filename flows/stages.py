@@ -5,7 +5,7 @@ from pipeline.evaluate import evaluate
 from pipeline.generate import generate
 from pipeline.reference import reference
 from pipeline.replay import draw
-from pipeline.run import open_run
+from pipeline.run import Run, open_run
 from pipeline.score import score
 from pipeline.train import train
 from reval.config import Config
@@ -23,14 +23,24 @@ def run_one(name: str, config: Config, archive: str, run: str | None, *, verbose
     Raises:
         UserError: the stage before it has not been run.
     """
-    order = list(STAGES)
-    before = order[order.index(name) - 1] if name != order[0] else None
-    with open_run("iterate", config, archive, name=run, begin=before is None, verbose=verbose) as this:
-        iteration = this.next_iteration()
-        if before and not this.has_ended(iteration, before):
-            raise UserError(f"run {this.run_id}, iteration {iteration}: {before} comes first; run `reval {before}`")
+    first, *_, last = STAGES
+    with open_run("iterate", config, archive, name=run, begin=name == first, verbose=verbose) as this:
+        iteration = ready(this, name)
         STAGES[name](this, iteration)
-        if name == order[-1]:
+        if name == last:
             evaluate(this, iteration)
             end(this, iteration)
         return this.run_id, iteration
+
+
+def ready(run: Run, name: str) -> int:
+    """The iteration a run has come to, if it has come to this stage of it.
+
+    Raises:
+        UserError: the stage before it has not been run.
+    """
+    order, iteration = list(STAGES), run.next_iteration()
+    before = order[order.index(name) - 1] if name != order[0] else None
+    if before and not run.has_ended(iteration, before):
+        raise UserError(f"run {run.run_id}, iteration {iteration}: {before} comes first; run `reval {before}`")
+    return iteration

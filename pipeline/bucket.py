@@ -4,13 +4,12 @@ import contextlib
 import io
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.files import LOCKS, Reader, crc32
+from pipeline.files import LOCKS, Reader, crc32, remove
 from pipeline.locks import Lease
 from schemas import UserError, digest
 
@@ -96,6 +95,12 @@ class Bucket:
         with _named(self.uri), contextlib.suppress(FileNotFoundError):
             obstore.delete(self._objects, path)
 
+    def clear(self, path: str) -> None:
+        for each in (path, *self.listing(path)):
+            self.remove(each)
+        remove(self.local / path)
+        self._cached(path).unlink(missing_ok=True)
+
     def open(self, path: str) -> BinaryIO:
         size = self.size(path)
         if size is None:
@@ -128,7 +133,7 @@ class Bucket:
         tags = {item["path"]: item["e_tag"] for item in listed}
         cached = self._cached(path)
         if not tags and cached.exists():  # it is a copy of what is gone
-            _remove(final)
+            remove(final)
             cached.unlink()
         if not tags or (final.exists() and cached.exists() and json.loads(cached.read_text()) == tags):
             return final
@@ -139,12 +144,12 @@ class Bucket:
                 with to.open("wb") as out, _named(self.uri):
                     for part in obstore.get(self._objects, name).stream(min_chunk_size=8 << 20):
                         out.write(part)
-            _remove(final)
+            remove(final)
             final.parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary, final)
             cached.write_text(json.dumps(tags))
         finally:
-            _remove(temporary)
+            remove(temporary)
         return final
 
     def _cached(self, path: str) -> Path:
@@ -222,12 +227,6 @@ def _named(uri: str) -> Iterator[None]:
         raise FileNotFoundError(str(error)) from None
     except BaseError as error:
         raise UserError(f"archive {uri}: {_first(error)}") from None
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
 
 
 def _first(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from enum import StrEnum
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import db, versions
+from pipeline import db, keep, versions
 from pipeline.files import crc32
 from pipeline.progress import bar
 from pipeline.store import Store
@@ -119,13 +119,16 @@ def unique(name: str) -> str:
 
 
 def weights(store: Store, state: dict[str, int]) -> Iterator[Finding]:
-    """Compares every policy's weights that the archive keeps with their digest."""
+    """Compares every policy's weights that the archive keeps with their digest, and looks for what should be pruned."""
+    for address in keep.cut_short(store):
+        yield Finding(Kind.WEIGHTS, address, "it was pruned, and part of it is left; its run takes that when it goes on")
+    pruned = keep.pruned(store)
     query = "SELECT policy_id, location, weights_digest FROM policies"
     found = db.connect(store, state, only=query).execute(query).fetchall()
     with bar("check weights") as progress:
         for n_done, (policy_id, location, expected) in enumerate(found):
             progress(n_done, len(found))
-            if location is None:
+            if location is None or location in pruned:
                 continue
             folder = store.weights(location)
             if not folder.is_dir():

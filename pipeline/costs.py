@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import arithmetic, db
+from pipeline.keep import NEWEST
 from pipeline.policies import EMBEDDED
 from pipeline.store import Store
-from reval.config import Config
+from reval.config import Config, Keep
 from reval.weights import n_weights
 
 # Measured, on disk. Text, prompt and id of a response are what it takes beside its own ids and log-probs.
 IDS_AND_LOGPROBS_BYTES, TEXT_BYTES = 4.8, 1.1  # a response token
 ROLLOUT_BYTES = 67  # its rows of trajectories and verdicts
-DRAW_BYTES = 84  # its rows of draws, updates and references
-# float32. The trainer holds weights, gradient and two moments; a policy is kept as weights, and its moments beside.
-WEIGHTS_BYTES, MOMENTS_BYTES, TRAINER_BYTES = 4, 8, 16
+DRAW_BYTES = 95  # its rows of draws, updates and references
+# float32. A policy is kept as weights, and its moments beside.
+WEIGHTS_BYTES, MOMENTS_BYTES = 4, 8
 # How staleness adds to the gradient's variance, and how alike two uses of a rollout are: what arXiv 2604.08706 takes.
 ALPHA, RHO = 0.25, 0.3
 
@@ -38,12 +39,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Costs:
-    """Bytes at the end of the run, and while it trains. Null: the number of parameters is not known."""
+    """Bytes at the end of the run. Null: the number of parameters is not known."""
 
     archive: float
     weights: float | None
     moments: float | None
-    trainer: float | None
 
 
 def measured(store: Store, config: Config, *, any_run: bool) -> Measured:
@@ -52,14 +52,18 @@ def measured(store: Store, config: Config, *, any_run: bool) -> Measured:
     return Measured(**found.to_pylist()[0])
 
 
-def costs(n_rollouts: int, n_draws: int, response_tokens: float, iterations: int, n_parameters: int | None) -> Costs:
-    """What a run adds to an empty archive, evaluations left out, and what its trainer holds, activations left out."""
+def costs(
+    n_rollouts: int, n_draws: int, response_tokens: float, iterations: int, n_parameters: int | None, keep: Keep
+) -> Costs:
+    """What a run adds to an empty archive, evaluations left out."""
     a_rollout = response_tokens * (IDS_AND_LOGPROBS_BYTES + TEXT_BYTES) + ROLLOUT_BYTES
     archive = n_rollouts * a_rollout + n_draws * DRAW_BYTES
     if n_parameters is None:
-        return Costs(archive, None, None, None)
-    kept = iterations * n_parameters
-    return Costs(archive, kept * WEIGHTS_BYTES, kept * MOMENTS_BYTES, n_parameters * TRAINER_BYTES)
+        return Costs(archive, None, None)
+    n_policies = sum(i % keep.policies_every == 0 or i > iterations - NEWEST for i in range(1, iterations + 1))
+    n_states = min(keep.optimizer_states or iterations, iterations)
+    weights, moments = n_policies * n_parameters * WEIGHTS_BYTES, n_states * n_parameters * MOMENTS_BYTES
+    return Costs(archive, weights, moments)
 
 
 def parameters(base: str, found: Measured) -> tuple[int | None, str]:

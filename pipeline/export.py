@@ -18,10 +18,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import db, versions
+from pipeline import db, keep, versions
 from pipeline.files import sync
+from pipeline.layout import tombstone
 from pipeline.parquet import write_parquet
-from pipeline.progress import bar
+from pipeline.progress import bar, log
 from pipeline.store import Store, snapshot_id
 from schemas import READABLE_SINCE, TABLES, UserError, conform
 
@@ -60,7 +61,7 @@ def export_state(store: Store, at: str | None, out: Path, *, weights: bool = Fal
     """Writes every table as it was `at` a snapshot, label or time (null: now) to the folder `out`.
 
     Args:
-        weights: and the policies' folders, with their optimizers' state.
+        weights: and the policies' folders, with their optimizers' state; of those that were pruned, that they were.
 
     Raises:
         UserError: there is no such state, or `out` is there and not empty.
@@ -82,9 +83,13 @@ def export_state(store: Store, at: str | None, out: Path, *, weights: bool = Fal
         pq.write_table(pa.Table.from_pylist(shards, SHARDS_SCHEMA), folder / SHARDS)
         files.append(_file(folder, SHARDS, len(shards)))
         if weights:
-            for address in policy_files(store, connection):
-                if (there := store.files.bring(address)).exists():
-                    copy(there, folder / address)
+            pruned = keep.pruned(store)
+            if missing := [policy for policy, address, _ in policy_files(store, connection) if address in pruned]:
+                log.warning("without the weights of %s: they were pruned", keep.listed(missing))
+            for _, *addresses in policy_files(store, connection):
+                for address in (tombstone(found) if found in pruned else found for found in addresses):
+                    if (there := store.files.bring(address)).exists():
+                        copy(there, folder / address)
         tables = {name: table.version for name, table in TABLES.items()}
         manifest = Manifest(EXPORT_FORMAT, READABLE_SINCE, state.snapshot_id, None, tables, files)
         _settle(folder, manifest)
@@ -110,11 +115,11 @@ def export_query(store: Store, at: str | None, query: str, out: Path) -> Manifes
     return manifest
 
 
-def policy_files(store: Store, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
-    """Where the weights and the optimizer state of each policy are that the archive keeps itself."""
+def policy_files(store: Store, connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str, str]]:
+    """Each policy that the archive keeps itself, with the addresses of its weights and its optimizer state."""
     inside = "SELECT policy_id, location FROM policies WHERE NOT starts_with(location, '/') ORDER BY policy_id"
     for policy_id, location in connection.execute(inside).fetchall():
-        yield from (location, store.layout.relative(store.layout.optimizer(policy_id)))
+        yield (policy_id, location, store.layout.relative(store.layout.optimizer(policy_id)))
 
 
 def copy(there: Path, here: Path) -> None:

@@ -5,9 +5,10 @@ the archive and have forward slashes.
 """
 
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -56,6 +57,9 @@ class Files(Protocol):
 
     def remove(self, path: str) -> None:
         """Deletes a file; that there is none is no error."""
+
+    def clear(self, path: str) -> None:
+        """Deletes a file, or a folder with all that is in it, and this machine's copy; likewise."""
 
     def open(self, path: str) -> BinaryIO:
         """To read and to seek in, by one thread."""
@@ -108,6 +112,7 @@ class Folder:
 
     def make(self, path: str, write: Callable[[Path], None]) -> int:
         final = self.local / path
+        is_new = not final.parent.exists()
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = final.with_name(f".{final.name}.tmp")
         try:
@@ -118,7 +123,10 @@ class Folder:
             os.replace(temporary, final)
         finally:
             temporary.unlink(missing_ok=True)
-        sync(final.parent)
+        if is_new:
+            self._sync_up(final.parent)
+        else:
+            sync(final.parent)
         return checksum
 
     def read(self, path: str) -> bytes | None:
@@ -134,8 +142,12 @@ class Folder:
             return None
 
     def listing(self, folder: str) -> dict[str, int]:
-        found = (path for path in (self.local / folder).rglob("*") if path.is_file())
-        return {path.relative_to(self.local).as_posix(): path.stat().st_size for path in found}
+        found = dict[str, int]()
+        for where, _, names in os.walk(self.local / folder):
+            for path in (Path(where, name) for name in names):
+                with suppress(FileNotFoundError):  # others may be deleting
+                    found[path.relative_to(self.local).as_posix()] = path.stat().st_size
+        return found
 
     def names(self) -> set[str]:
         return {path.name for path in self.local.iterdir()} if self.local.is_dir() else set()
@@ -149,6 +161,9 @@ class Folder:
     def remove(self, path: str) -> None:
         (self.local / path).unlink(missing_ok=True)
 
+    def clear(self, path: str) -> None:
+        remove(self.local / path)
+
     def open(self, path: str) -> BinaryIO:
         return (self.local / path).open("rb")
 
@@ -158,6 +173,10 @@ class Folder:
     def keep(self, path: Path) -> None:
         for file in path.rglob("*") if path.is_dir() else ():
             sync(file)
+        self._sync_up(path)
+
+    def _sync_up(self, path: Path) -> None:
+        """Puts a path on disk, and the folders it is in up to the archive's."""
         for folder in (path, *path.parents):
             sync(folder)
             if folder == self.local:
@@ -183,6 +202,13 @@ class _OnDisk:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def remove(path: Path) -> None:
+    """Deletes a file or a folder; that there is none is no error."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 def crc32(file: BinaryIO) -> int:

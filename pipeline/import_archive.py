@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 
 from pipeline import db
 from pipeline.export import EXPORT_FORMAT, MANIFEST, SHARDS, File, Manifest, copy, policy_files, sha256
+from pipeline.layout import tombstone
 from pipeline.parquet import read_parquet
 from pipeline.progress import bar
+from pipeline.run import PRUNING
 from pipeline.store import NAMES, Store
 from schemas import TABLES, UserError, digest
 
@@ -88,13 +90,27 @@ def import_archive(archive: str, folder: Path, manifest: Manifest) -> Outcome:
                         store.write(f"{stem}/{file.path}", {name: rows}, also=carried if last else [])
                     n_added, n_rows = n_added + len(rows), n_rows + file.n_rows
                     progress(n_rows, sum(each.n_rows for each in manifest.files))
-        for address in policy_files(store, db.connect(store, only="policies")):
-            kept = store.layout.local / address
-            if (folder / address).exists() and not store.files.bring(address).exists():
-                copy(folder / address, kept)
-                store.files.keep(kept)
+        for _, *addresses in policy_files(store, db.connect(store, only="policies")):
+            for address in addresses:
+                _bring_weights(store, folder, address)
         store.snapshot(f"{stem}/snapshot", "import")
     return Outcome(n_added, n_rows - n_added, manifest.snapshot_id)
+
+
+def _bring_weights(store: Store, folder: Path, address: str) -> None:
+    """What the export has of a policy's weights or optimizer state, which may be that they were pruned."""
+    note = tombstone(address)
+    pruned_here = store.pruned(address) is not None
+    if not pruned_here and store.files.bring(address).exists():
+        return
+    if (folder / address).exists():
+        with store.lock(PRUNING):
+            store.files.clear(address)  # what a pruning that was cut short may have left
+            copy(folder / address, kept := store.layout.local / address)
+            store.files.keep(kept)
+            store.files.remove(note)
+    elif (folder / note).exists() and not pruned_here:
+        store.files.make(note, lambda path: copy(folder / note, path))
 
 
 def _incoming(store: Store, name: str, path: Path) -> duckdb.DuckDBPyConnection:

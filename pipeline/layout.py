@@ -18,6 +18,8 @@ MARKER = "reval.json"
 QUARANTINE = "quarantine"
 # Imports of other archives that have not ended.
 BEGUN = "begun"
+# Policies and their optimizers' states; and notes of those that a keep rule took away, under the same paths.
+WEIGHTS, OPTIMIZER, PRUNED = "weights", "optimizer", "pruned"
 
 
 def shard_file(shard: str, table: str) -> str:
@@ -34,6 +36,11 @@ def begun(archive: str) -> str:
     return f"{BEGUN}/{digest(archive)}"
 
 
+def tombstone(address: str) -> str:
+    """The note that a policy's weights or optimizer state were pruned."""
+    return f"{PRUNED}/{address}"
+
+
 def is_shard(path: str) -> bool:
     """Whether a path in a table's folder is data and not its log."""
     return path.endswith(".parquet") and "/_delta_log/" not in path
@@ -48,11 +55,11 @@ class Layout:
 
     def weights(self, policy_id: str) -> Path:
         """A policy's Hugging Face folder."""
-        return self.local / "weights" / policy_id
+        return self.local / WEIGHTS / policy_id
 
     def optimizer(self, policy_id: str) -> Path:
         """The optimizer state that goes with a policy's weights."""
-        return self.local / "optimizer" / f"{policy_id}.safetensors"
+        return self.local / OPTIMIZER / f"{policy_id}.safetensors"
 
     def scratch(self, name: str) -> Path:
         """Work in progress: nothing in it is part of the archive."""

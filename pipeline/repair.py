@@ -1,6 +1,6 @@
 """Mends an archive: finishes what was begun, puts aside what is damaged, and computes again what can be.
 
-Nothing that was committed is deleted: a damaged file is moved to `quarantine/` under its own path, and snapshots of
+No row that was committed is deleted: a damaged file is moved to `quarantine/` under its own path, and snapshots of
 before still name it.
 """
 
@@ -10,12 +10,12 @@ from contextlib import closing
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import check, db, torn
+from pipeline import check, db, keep, torn
 from pipeline.files import put_aside
 from pipeline.layout import shard_file
 from pipeline.materialise import commit
 from pipeline.reference import sums
-from pipeline.run import Processes
+from pipeline.run import Processes, policy_location
 from pipeline.score import shards
 from pipeline.store import Store
 from pipeline.verifiers import verifier
@@ -45,6 +45,9 @@ def repair(store: Store) -> Iterator[str]:
                 if finding.what != "missing":
                     put_aside(store.files, finding.where)
                 yield f"{finding.where}: {finding.what}; taken out of the table" + _remedy(name)
+        for address in keep.cut_short(store):
+            store.files.clear(address)
+            yield f"{address}: pruned, and what was left of it is deleted"
         yield from _again(store)
 
 
@@ -84,6 +87,11 @@ def _again(store: Store) -> Iterator[str]:
     kinds = {(row["reference_id"], row["precision"]) for row in work.select(["reference_id", "precision"]).to_pylist()}
     for reference_id, precision in sorted(kinds):
         part = work.filter((pc.field("reference_id") == reference_id) & (pc.field("precision") == precision))
+        try:
+            policy_location(store, reference_id)
+        except UserError as error:  # pruned, say: likewise
+            yield f"{len(part):,} rows of reference {reference_id} are lost: {error}"
+            continue
         with closing(Processes(config, store)) as processes:
             rows = sums(processes.trainer(), store, reference_id, part, precision, config.runtime, "refer again")
         rows = rows.append_column("pass_id", pa.nulls(len(rows), pa.string()))

@@ -21,7 +21,8 @@ COLUMNS = ("update", "slot", "trajectory_id", "weight", "reward", "baseline", "d
 
 @dataclass(frozen=True)
 class Repeated:
-    """How a pass compares with the one on record. Weights are equal bit for bit or not; residuals are in nats."""
+    """How a pass compares with the one on record. Weights are equal bit for bit or not; residuals are in nats, 0
+    if there are none."""
 
     n_draws: int
     n_draws_equal: int
@@ -72,7 +73,7 @@ def repeat(store: Store, pass_id: str, *, verbose: bool = False) -> Repeated:
         processes.close()
         shutil.rmtree(folder, ignore_errors=True)
     same = result["weights_digest"] == row["weights_digest"]
-    return Repeated(max(len(again), len(stored)), n_equal, same, pc.max(gaps).as_py())
+    return Repeated(max(len(again), len(stored)), n_equal, same, pc.max(gaps).as_py() or 0.0)
 
 
 def _same(again: dict[str, Any], stored: dict[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """One run of a flow: its settings, its archive, and the processes it owns."""
 
 import difflib
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -18,8 +19,21 @@ from pipeline.pool import Pool
 from pipeline.store import Store
 from pipeline.team import Team
 from pipeline.verifiers import verifier, verifier_id
-from reval.config import Config, Retrain, differences, recorded
+from reval.config import Config, Retrain, Runtime, differences, recorded
 from schemas import UserError, check_name
+
+# Held by who prunes, and by who comes to need what could be pruned.
+PRUNING = "pruning"
+
+
+def n_gpus(runtime: Runtime) -> int:
+    """The GPUs that are here to be used."""
+    return 0 if runtime.device == "cpu" else len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def n_trainers(runtime: Runtime) -> int:
+    """The processes that train together."""
+    return runtime.trainer_processes or n_gpus(runtime) or 1
 
 
 class Processes:
@@ -65,14 +79,8 @@ class Processes:
             self._engine.close()
             self._engine, self._loaded = None, None
         if self._trainer is None:
-            self._trainer = Team("pipeline.trainer_process", self._n_trainers, log=self._log("trainer"))
+            self._trainer = Team("pipeline.trainer_process", n_trainers(self._runtime), log=self._log("trainer"))
         return self._trainer
-
-    @property
-    def _n_trainers(self) -> int:
-        if self._runtime.trainer_processes or not self._take_turns:
-            return self._runtime.trainer_processes or 1
-        return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
     @cached_property
     def verifiers(self) -> Pool:
@@ -83,7 +91,7 @@ class Processes:
 
     @property
     def _take_turns(self) -> bool:
-        return self._runtime.device != "cpu" and Path("/dev/nvidia0").exists()
+        return n_gpus(self._runtime) > 0
 
     def _log(self, name: str) -> Path | None:
         return None if self._verbose else self._store.layout.log(self.who, name)
@@ -146,23 +154,41 @@ def policy_location(store: Store, policy_id: str) -> str:
     """Where a policy's weights lie.
 
     Raises:
-        UserError: the archive has no such policy, or its folder is gone.
+        UserError: the archive has no such policy, or its weights were pruned, or its folder is gone.
     """
-    statement = "SELECT location FROM policies WHERE policy_id = $1"
-    found = db.connect(store, only=statement).execute(statement, [policy_id]).fetchone()
-    if found == (None,):
-        raise UserError(f"policy {policy_id!r} is known by name only: it came with imported rollouts, without weights")
-    if found is None:
-        raise UserError(
-            f"policy {policy_id!r} is not in {store.layout.root}; "
-            '`reval sql "SELECT policy_id FROM policies"` lists those that are'
-        )
-    folder = store.weights(found[0])
+    folder = store.weights(_address(store, policy_id))
     if not folder.is_dir():
         raise UserError(
             f"policy {policy_id!r}: its folder {folder} is not there; `reval export --weights` takes it along"
         )
     return str(folder)
+
+
+def _address(store: Store, policy_id: str) -> str:
+    """Where a policy's row says that its weights are.
+
+    Raises:
+        UserError: the archive has no such policy, or its weights were pruned.
+    """
+    statement = "SELECT location, run_id, iteration FROM policies WHERE policy_id = $1"
+    found = db.connect(store, only=statement).execute(statement, [policy_id]).fetchone()
+    if found is None:
+        raise UserError(
+            f"policy {policy_id!r} is not in {store.layout.root}; "
+            '`reval sql "SELECT policy_id FROM policies"` lists those that are'
+        )
+    location, run_id, iteration = found
+    if location is None:
+        raise UserError(f"policy {policy_id!r} is known by name only: it came with imported rollouts, without weights")
+    if (rule := store.pruned(location)) is not None:
+        others = db.query(store, "policies_of", run_id=run_id).to_pylist()
+        others.sort(key=lambda row: abs(row["iteration"] - iteration))
+        near = next((row["policy_id"] for row in others if store.pruned(row["location"]) is None), "none of its run")
+        raise UserError(
+            f"policy {policy_id!r}: its weights were pruned, by {rule}; the nearest that has them is {near}; "
+            "`--set keep.policies_every=1` keeps all to come, `reval import` of an export with --weights brings them back"
+        )
+    return str(location)
 
 
 def check(
@@ -178,10 +204,16 @@ def check(
 
     Raises:
         UserError: the run's name cannot be one or belongs to a run with other settings (the message names the first that
-            differs), the engine is not installed, the verifier, a policy, the questions or a state are not to be had, or
-            `archive` is, or holds, something else.
+            differs), the engine or a package that a setting wants is not installed, the verifier, a policy, the questions
+            or a state are not to be had, or `archive` is, or holds, something else.
     """
     check_name("run", name or config.recipe)
+    wanted = {f"runtime.trackers = {name}": name for name in config.runtime.trackers}
+    if config.train.lora_rank:
+        wanted["train.lora_rank"] = "peft"
+    for setting, package in wanted.items():
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"{setting} wants {package}, which is not installed: pip install {package}, or leave it out")
     if flow in ("iterate", "evaluate"):
         installed_version(config.runtime.engine)
         verifier(config.score.verifier)
@@ -298,7 +330,9 @@ def open_run(
             if found := _recorded(store, run_id):
                 _check_same(run_id, flow, config, policy_id, snapshot_id, found)
             else:
-                _record(store, run_id, flow, config, policy_id, snapshot_id)
+                with store.lock(PRUNING):  # which passes over what a run began from
+                    _address(store, policy_id)
+                    _record(store, run_id, flow, config, policy_id, snapshot_id)
             yield Run(run_id, flow, config, store, policy_id, processes)
 
 

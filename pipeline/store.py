@@ -23,7 +23,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from pipeline import commits, entries, files, marker, torn
-from pipeline.layout import MARKER, Layout, shard_file
+from pipeline.layout import MARKER, Layout, shard_file, tombstone
 from pipeline.locks import Held
 from pipeline.parquet import write_parquet
 from pipeline.progress import log
@@ -150,6 +150,14 @@ class Store:
     def weights(self, location: str) -> Path:
         """The folder of a policy whose row has this location: the user's own, or the archive's; it may be gone."""
         return Path(location) if Path(location).is_absolute() else self.files.bring(location)
+
+    def pruned(self, address: str) -> str | None:
+        """The rule by which a policy's weights or optimizer state were pruned; null: they were not, or are the user's.
+
+        It is noted before the first file goes: what is left of them may not be whole.
+        """
+        note = None if Path(address).is_absolute() else self.files.read(tombstone(address))
+        return None if note is None else note.decode()
 
     def _table(self, name: str) -> DeltaTable:
         """The table at its newest version."""

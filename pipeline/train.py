@@ -131,9 +131,15 @@ def _moments(run: Run, policy_id: str) -> str:
     """Where the optimizer's state of a policy of the run lies.
 
     Raises:
-        UserError: it is gone.
+        UserError: it is gone, or was pruned.
     """
-    path = run.store.files.bring(run.store.layout.relative(run.store.layout.optimizer(policy_id)))
+    address = run.store.layout.relative(run.store.layout.optimizer(policy_id))
+    if (rule := run.store.pruned(address)) is not None:
+        raise UserError(
+            f"the optimizer state of {policy_id} was pruned, by {rule}, so the pass after it cannot be repeated; "
+            "`--set keep.optimizer_states=0` keeps all to come"
+        )
+    path = run.store.files.bring(address)
     if not path.exists():
         raise UserError(
             f"run {run.run_id}: the optimizer state of {policy_id}, {path}, is not there, so the run cannot go on; "

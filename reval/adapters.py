@@ -15,7 +15,7 @@ from schemas import UserError
 SEED = 0
 
 
-def adapt(policy: Policy, rank: int, alpha: float) -> None:
+def adapt(policy: Policy, rank: int, alpha: int) -> None:
     """Puts fresh adapters, which change nothing yet, on every linear layer but the output layer; only they are trained.
 
     Raises:

@@ -1,8 +1,8 @@
 """One frozen tree of settings, loaded from a recipe's TOML. Imports no torch.
 
-What and how are apart: every section but `runtime` decides which rows come out and enters a run's record. `runtime` says
-what to run it on and how fast; another engine or batch samples other tokens of the same distribution, and every rollout
-says which engine made it.
+What and how are apart: every section but `runtime` and `keep` decides which rows come out and enters a run's record.
+`runtime` says what to run it on and how fast; another engine or batch samples other tokens of the same distribution, and
+every rollout says which engine made it. `keep` says which weights stay.
 """
 
 import difflib
@@ -191,7 +191,7 @@ class Train(Section):
     """What matrix products are computed in. Weights, their sums and the optimizer's state are float32 either way."""
     lora_rank: int = Field(0, ge=0)
     """0 trains all weights; otherwise low-rank adapters on every linear layer (peft), under a reference that stays."""
-    lora_alpha: float = Field(16.0, gt=0)
+    lora_alpha: int = Field(16, ge=1)
     """Adapters count lora_alpha / lora_rank times."""
 
     @model_validator(mode="after")
@@ -200,6 +200,10 @@ class Train(Section):
             raise ValueError(
                 "adapters stand on the policy the run began from, which is the reference then: "
                 "set train.reset_every_iterations=0 with train.lora_rank"
+            )
+        if self.objective == "grpo" and self.baseline == "raw":
+            raise ValueError(
+                "grpo divides by the deviation around the group's mean: set train.baseline=group_mean with it"
             )
         if not positive(self.learning_rate):
             raise ValueError("learning_rate is a schedule of numbers above 0")
@@ -213,6 +217,16 @@ class Evaluate(Section):
     """Held-out problems used, the first so many by id."""
     samples_per_prompt: int = Field(4, ge=0)
     """avg@k: answers per problem at generation's temperature, at the first and the last iteration; 0 is none."""
+
+
+class Keep(Section):
+    """Which of a run's weights stay in the archive as it goes on; rows all do. What the run still needs always stays."""
+
+    optimizer_states: int = Field(2, ge=0)
+    """The newest so many; 0 is all. To repeat a pass takes the state of the policy it began from."""
+    policies_every: int = Field(1, ge=1)
+    """The weights of every so-many-th iteration; 1 is all. So do the newest two, what a run began from, the reference of
+    the next pass, and the newest in each labelled snapshot."""
 
 
 class Runtime(Section):
@@ -255,11 +269,12 @@ class Config(Section):
     retrain: Retrain = Retrain()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+    keep: Keep = Keep()
     runtime: Runtime = Runtime()
 
     def record(self) -> dict[str, Any]:
-        """What decides the rows: all settings but `runtime`, and not how long the run goes on."""
-        return self.model_dump(exclude={"runtime", "iterations", "recipe"})
+        """What decides the rows: all settings but `runtime` and `keep`, and not how long the run goes on."""
+        return self.model_dump(exclude={"runtime", "keep", "iterations", "recipe"})
 
     def record_json(self) -> str:
         return json.dumps(self.record(), sort_keys=True)

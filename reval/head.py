@@ -11,11 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# Logits in a chunk, and those whose probabilities are kept for backward: 2^20 float32 are 4 MiB. Fewer rows than
-# FEWEST_ROWS at a time would have the weight and its gradient read more often than their product is worth.
-CHUNK_LOGITS = {"cpu": 1 << 23, "cuda": 1 << 28}
-KEPT_LOGITS = {"cpu": 1 << 26, "cuda": 0}
-FEWEST_ROWS = 128
+from reval.limits import CHUNK_LOGITS, FEWEST_ROWS, KEPT_LOGITS
 
 
 class Scores(NamedTuple):
@@ -44,10 +40,11 @@ def scores(
 
 
 def _product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    """left · right in float32, which a GPU sums in anyway."""
-    if left.dtype == torch.float32:
-        return torch.mm(left, right) if out is None else torch.mm(left, right, out=out)
-    return torch.mm(left, right, out_dtype=torch.float32) if left.is_cuda else torch.mm(left, right).float()
+    """left · right in float32, which a GPU sums in anyway; a CPU would round it to the type of its factors."""
+    if left.is_cuda and left.dtype != torch.float32:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    left, right = left.float(), right.float()
+    return torch.mm(left, right) if out is None else torch.mm(left, right, out=out)
 
 
 class _Scores(torch.autograd.Function):

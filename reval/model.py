@@ -140,6 +140,8 @@ def _check(policy: Policy, location: str, device: torch.device) -> None:
     padded = collate(prompts, responses, Batching.PADDED).to(device)
     logits_PV = policy.model(input_ids=padded.token_ids, use_cache=False).logits.float().flatten(0, 1)
     expected_N = logits_PV.log_softmax(-1)[padded.place_N].gather(1, padded.target_N[:, None])[:, 0]
+    if not torch.isfinite(expected_N).all():
+        raise UserError(f"policy {location}: its weights are not finite numbers")
     alike = torch.allclose(policy(padded).logp_N, expected_N, rtol=1e-3, atol=1e-3)
     if not alike or capped or getattr(outputs, "bias", None) is not None:
         raise UserError(

@@ -51,6 +51,7 @@ def grpo(sample: Sample, *, clip_low: float, clip_high: float) -> Outcome:
     advantage_B = sample.advantage_B / (sample.deviation_B + EPSILON)
     advantage_N = advantage_B[sample.row_N]
     ratio_N = (sample.logp_N - sample.behaviour_N).double().exp()
+    ratio_N = ratio_N.where(sample.behaviour_N.isfinite(), torch.nan)  # clipped, an infinite one could pass for finite
     plain_N = ratio_N * advantage_N
     clipped_N = ratio_N.clamp(1 - clip_low, 1 + clip_high) * advantage_N
     n_tokens_B = torch.bincount(sample.row_N, minlength=len(advantage_B))

@@ -63,7 +63,10 @@ class Team:
 def _rendezvous() -> dict[str, Any]:
     """Where the processes meet: a file, if whoever started them named one, so that nothing listens to the network."""
     path = os.environ.get("REVAL_RENDEZVOUS")
-    return {"init_method": f"file://{path}", "timeout": timedelta(days=1)} if path else {}
+    if path is None:
+        return {}
+    place = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+    return {"init_method": f"file://{path}", "timeout": timedelta(days=1), **place}
 
 
 def leave() -> None:

@@ -51,7 +51,7 @@ class Settings:
     max_grad_norm: float = 1.0
     precision: str = "float32"
     lora_rank: int = 0
-    lora_alpha: float = 16.0
+    lora_alpha: int = 16
     micro_batch_tokens: int = 16384
     batching: str = "packed"
     sharding: str = "none"
@@ -129,12 +129,19 @@ class Rollouts:
         """log-probs of response tokens under the policy that made them.
 
         Raises:
-            UserError: a rollout has none.
+            UserError: a rollout has none, or they are of another temperature than 1, at which the trainer scores.
         """
         if "behaviour_logprobs" not in self.table.column_names or self.table["behaviour_logprobs"].null_count:
             raise UserError(
                 "objective grpo: a drawn rollout has no log-probs of its own policy, which it is a ratio to; "
                 "choose another objective, or draw from rollouts that have them"
+            )
+        if "temperature" in self.table.column_names and (
+            others := {t for t in self.table["temperature"].to_pylist() if t is not None} - {1.0}
+        ):
+            raise UserError(
+                f"objective grpo: a drawn rollout was sampled at temperature {min(others)}, and so are its log-probs; "
+                "its ratio wants them at 1: choose another objective, or draw from rollouts of temperature 1"
             )
         return _lists(self.table["behaviour_logprobs"])
 

@@ -7,7 +7,7 @@ weights.
 
 It needs torch, transformers, accelerate and pyarrow, and no more of this project than `reval` and `schemas`:
 
-    accelerate launch [--num_processes N] -m reval.trainer PASS_FOLDER
+    accelerate launch [--multi_gpu --num_processes N] -m reval.trainer PASS_FOLDER      (--multi_gpu on CPUs too)
 
 The same update gives the same gradient, to float32 rounding, however it is cut into micro-batches, packed or padded, and
 however many processes share them; on CPUs their number changes no bit.
@@ -34,7 +34,7 @@ from reval.state import Checkpoint, moments, restore, save_policy, save_tensors,
 from reval.tracking import Trackers
 from reval.update import OF_A_ROW, batches, update
 from reval.weights import weights_digest
-from schemas import UserError
+from schemas import TABLES, UserError
 
 Progress = Callable[[int, int], None]
 KEYS = ("update", "slot")
@@ -201,7 +201,9 @@ def _write(the_pass: Pass, policy: Policy, said: dict[str, Any], seconds: float)
         if name != "loss"
     }
     pq.write_table(pa.table(rows), the_pass.folder / "updates.parquet")
-    pq.write_table(pa.Table.from_pylist(steps), the_pass.folder / "steps.parquet")
+    schema = TABLES["steps"].schema
+    schema = schema.remove(schema.get_field_index("pass_id"))
+    pq.write_table(pa.Table.from_pylist(steps, schema), the_pass.folder / "steps.parquet")
     result = {
         "inputs": the_pass.inputs,
         "batching": policy.batching(settings.batching),

@@ -21,6 +21,7 @@ from reval.model import Policy, sum_by_trajectory
 from reval.objectives import Objective
 from reval.parallel import Team
 from reval.rollouts import Pass, Rollouts, column
+from schemas import UserError
 
 # What is known of each row after an update, in float64.
 OF_A_ROW = ("loss", "residual", "value_gap", "log_ratio", "target", "entropy", "clipped_share")
@@ -41,9 +42,10 @@ class Trajectories:
         self.row_B = self.rollouts.rows(draws["trajectory_id"].to_pylist())
         self.weight_B, self.reward_B = column(draws, "weight"), column(draws, "reward")
         self.advantage_B = self.reward_B - column(draws, "baseline")
-        self.deviation_B = (
-            column(draws, "deviation") if "deviation" in draws.column_names else torch.full_like(self.reward_B, torch.nan)
-        )
+        nobody_says = torch.full_like(self.reward_B, torch.nan)
+        self.deviation_B = column(draws, "deviation") if "deviation" in draws.column_names else nobody_says
+        if self.settings.objective == "grpo" and self.deviation_B.isnan().any():
+            raise UserError("objective grpo: these draws, of reval 0.4 or before, have no deviation of their groups")
         table = self.rollouts.table
         self.ref_logp_sum_B = column(table, "ref_logprob_sum")[self.row_B]
         self.ref_value_B = column(table, "ref_value")[self.row_B]
@@ -181,10 +183,12 @@ def _check(rows: Trajectories, found: dict[str, Tensor]) -> None:
     Raises:
         FloatingPointError: something is not finite.
     """
-    for name in ("residual", "loss"):
-        if len(bad := (~torch.isfinite(found[name])).nonzero()):
+    # The log-ratio first: where an objective centres, one that is not finite spoils the residuals of its whole prompt.
+    suspects = {"weight": rows.weight_B, **{name: found[name] for name in ("log_ratio", "residual", "loss")}}
+    for name, values_B in suspects.items():
+        if len(bad := (~torch.isfinite(values_B)).nonzero()):
             slot = int(bad[0])
             who, update = rows.draws["trajectory_id"][slot], rows.draws["update"][slot]
             raise FloatingPointError(
-                f"update {update}, trajectory {who}: {name} is {float(found[name][slot])}; the pass changed nothing"
+                f"update {update}, trajectory {who}: {name} is {float(values_B[slot])}; the pass changed nothing"
             )

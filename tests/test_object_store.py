@@ -195,6 +195,25 @@ def test_a_stale_cache_is_not_used(uploaded) -> None:
     assert "arithmetic-0002: its folder" in invoke("check", "-a", uploaded.url, code=1).stdout
 
 
+@pytest.mark.usefixtures("warm")
+def test_pruning_takes_objects_and_their_copies(uploaded, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.keep.NEWEST", 1)  # there are two iterations only
+    bucket, before = Bucket(uploaded.url, {}), uploaded.objects()
+    copies = [bucket.bring(name) for name in ("weights/arithmetic-0001", "optimizer/arithmetic-0001.safetensors")]
+    words = ("prune", "--policies-every", "2", "--optimizer-states", "1", "--yes", "-a", uploaded.url)
+    invoke(*words)
+    gone = {path for path in before if path.startswith(("weights/arithmetic-0001/", "optimizer/arithmetic-0001."))}
+    added = {"pruned/weights/arithmetic-0001", "pruned/optimizer/arithmetic-0001.safetensors"}
+    assert len(gone) > 2
+    assert {path for path in uploaded.objects() if not path.startswith("locks/")} == {*before, *added} - gone
+    assert not any(copy.exists() for copy in copies)
+    assert "pruned, by keep.policies_every = 2" in refused("repeat", "arithmetic-0002", "-a", uploaded.url)
+    uploaded.put("weights/arithmetic-0001/config.json", b"left by one that was killed")
+    assert "part of it is left" in invoke("check", "-a", uploaded.url, code=1).stdout
+    invoke(*words)
+    assert invoke("check", "-a", uploaded.url).stdout.endswith("whole\n")
+
+
 def references(*names: str) -> pa.Table:
     rows = [
         {"trajectory_id": n, "reference_id": "r", "ref_logprob_sum": -1.0, "ref_value": 1.0, "pass_id": None}

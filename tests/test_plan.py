@@ -11,7 +11,7 @@ from pipeline import arithmetic, costs, db, plan
 from pipeline.recipes import load
 from pipeline.schedule import n_fresh
 from pipeline.store import Store
-from reval.config import RULES
+from reval.config import RULES, Keep
 from tests.conftest import environment, invoke, random_model, refused
 
 CUSTOM = {"replay.custom.weight": "1 + reward"}
@@ -194,11 +194,15 @@ def test_metas_optimum() -> None:
 
 
 def test_costs_by_hand() -> None:
-    """Ten iterations of 100 rollouts of 1,000 tokens: 5.9 MB and 67 B each; 2,000 draws of 84 B; 1 M parameters."""
-    found = costs.costs(n_rollouts=1000, n_draws=2000, response_tokens=1000, iterations=10, n_parameters=10**6)
-    assert math.isclose(found.archive, 5_900_000 + 67_000 + 168_000)
+    """Ten iterations of 100 rollouts of 1,000 tokens: 5.9 MB and 67 B each; 2,000 draws of 95 B; 1 M parameters."""
+    made = {"n_rollouts": 1000, "n_draws": 2000, "response_tokens": 1000, "iterations": 10}
+    found = costs.costs(**made, n_parameters=10**6, keep=Keep(optimizer_states=0))
+    assert math.isclose(found.archive, 5_900_000 + 67_000 + 190_000)
     assert (found.weights, found.moments, found.trainer) == (40e6, 80e6, 16e6)
-    assert costs.costs(1, 1, 1, 1, None).trainer is None
+    assert costs.costs(**made, n_parameters=None, keep=Keep()).trainer is None
+    # Policies 3, 6 and 9, and 10; the newest two states.
+    found = costs.costs(**made, n_parameters=10**6, keep=Keep(policies_every=3))
+    assert (found.weights, found.moments) == (16e6, 16e6)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +255,7 @@ def test_what_is_printed_for_the_papers_run() -> None:
         "128 × 8 = 1,024 rollouts; 2 updates of 1,024 rows (paper_appendix_a, fifo) from the newest 5,120",
         "⌊M/B⌋·(B/M)·K: 2; this schedule: 2, 2,048 draws for 1,024 rollouts in iteration 650",
         "; in all 2.00",
-        "policies 3.9 TB and optimizer states 7.8 TB",  # 1.5e9 · 4 B · 650, and twice that
+        "policies 396 GB and optimizer states 24 GB",  # 1.5e9 · 4 B · 66: every tenth and the last but one; 1.5e9 · 8 B · 2
         "the trainer 24 GB",
         "1,500,000,000 parameters (from its name, DeepSeek-R1-Distill-Qwen-1.5B)",
     ):

@@ -10,6 +10,7 @@ import pytest
 
 from flows.report import end
 from pipeline import compaction, db, draws, recipes, replay
+from pipeline.repeat import repeat
 from pipeline.run import open_run
 from pipeline.schedule import n_fresh
 from pipeline.store import Store
@@ -101,8 +102,6 @@ class TestEveryRule:
 @pytest.mark.parametrize("rule", ["fresh_priority", "custom"])
 def test_passes_repeat_bit_for_bit(trained, archive, rule) -> None:
     """Two passes, the second of which looks back at the first; then each again from its record."""
-    from pipeline.repeat import repeat
-
     with retrain(trained, archive, 2, name="once", overrides={"rule": rule}) as run:
         run_passes(run, 2)
     for pass_id in ("once-0001", "once-0002"):
@@ -266,6 +265,9 @@ def test_waiting_leaves_an_iteration_without_updates(trained, archive) -> None:
     )
     first, second = db.connect(Store(archive)).execute(query).fetchall()
     assert first == (0, 0, None, None, True)
+    again = repeat(Store(archive), "waits-0001")
+    assert again.equal
+    assert (again.n_draws, again.max_residual_gap) == (0, 0.0)
     assert second[:2] == (3, 3 * 72)
     assert second[4] is False
 

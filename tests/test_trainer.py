@@ -183,7 +183,7 @@ def test_what_is_not_finite_stops_the_pass_by_name(model_folder, tmp_path) -> No
     broken = [float("nan") if name == "t1" else 0.0 for name in table["trajectory_id"].to_pylist()]
     pq.write_table(table.set_column(3, "ref_logprob_sum", pa.array(broken)), tmp_path / "rollouts.parquet")
     before = weights(tmp_path)
-    with pytest.raises(FloatingPointError, match="update 0, trajectory t1: residual is nan"):
+    with pytest.raises(FloatingPointError, match="update 0, trajectory t1: log_ratio is nan"):
         Trainer().run_pass(tmp_path)
     assert all(torch.equal(before[name], value) for name, value in weights(tmp_path).items())
 

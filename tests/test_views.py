@@ -203,14 +203,15 @@ def test_what_the_steps_of_a_pass_were_like(store) -> None:
     found = {row[0]: row[1:] for row in ask(store, "SELECT pass_id, * EXCLUDE (pass_id) FROM training")}
     rms = pytest.approx(math.sqrt(4.125 / 5))
     share = pytest.approx(100 / 900)
-    parts = (0.0, 0.0, 0.0)  # value_gap, log_ratio and target, which were not planted
+    parts = (0.0, 0.0, 0.0, 0.0)  # value_gap, log_ratio, target, and so kl, which were not planted
     assert found["demo-0001"] == (
         *("demo", 1, 1e-3, 0.4, 0.5, None, rms),
         *parts,
         *(100.0, share, 9_000, pytest.approx(0.2)),
     )
     rms = pytest.approx(math.sqrt(29 / 3))
-    assert found["again-0001"] == ("again", 1, None, None, None, None, rms, *parts, None, None, None, None)
+    # again's parent is demo-0001, whose rollouts it drew none of.
+    assert found["again-0001"] == ("again", 1, None, None, None, None, rms, *parts[:3], None, None, None, None, None)
 
 
 def test_every_ancestor_of_every_policy(store) -> None:

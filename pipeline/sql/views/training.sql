@@ -5,6 +5,8 @@
 --   clipped_token_share           mean over its draws of the part of their tokens whose ratio was clipped; null: nothing clips them
 --   residual_rms, value_gap_rms, log_ratio_rms, target_rms
 --                                 root mean squares over its draws, in nats: what the residual is made of
+--   kl                            KL(parent ‖ reference) in nats a response, estimated as the mean log-ratio, before the first
+--                                 step, of draws that the pass's parent made; null: its first update has none
 --   tokens_per_second             prompt and response tokens over its steps' seconds
 --   padding_share                 part of the computed tokens that only filled batches up
 --   peak_memory_bytes             the most of any step
@@ -34,12 +36,22 @@ measured AS (
         sqrt(avg(target ** 2)) AS target_rms
     FROM updates
     GROUP BY pass_id
+),
+own AS (
+    SELECT u.pass_id, avg(u.log_ratio) AS kl
+    FROM updates u
+    JOIN draws d ON d.pass_id = u.pass_id AND d.update = 0 AND d.slot = u.slot
+    JOIN trajectories t ON t.trajectory_id = d.trajectory_id
+    JOIN passes p ON p.pass_id = u.pass_id AND p.parent_id = t.policy_id
+    WHERE u.update = 0
+    GROUP BY u.pass_id
 )
 SELECT
     p.run_id, p.iteration, p.pass_id,
     s.learning_rate, s.entropy, s.clipped_share, m.clipped_token_share,
-    m.residual_rms, m.value_gap_rms, m.log_ratio_rms, m.target_rms,
+    m.residual_rms, m.value_gap_rms, m.log_ratio_rms, m.target_rms, o.kl,
     s.tokens_per_second, s.padding_share, s.peak_memory_bytes, s.flop_utilisation
 FROM passes p
 LEFT JOIN stepped s USING (pass_id)
 LEFT JOIN measured m USING (pass_id)
+LEFT JOIN own o USING (pass_id)
