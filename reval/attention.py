@@ -1,11 +1,12 @@
 """Attention over trajectories packed end to end: each sees itself only.
 
-On a GPU in bfloat16 it is PyTorch's own kernel for sequences of varying length; elsewhere rows are padded for the
-attention alone, which is a small part of the work, while everything else in the model runs without padding.
+On a GPU in bfloat16 it is PyTorch's own kernel for sequences of varying length; elsewhere trajectories of one length that
+lie next to each other, as they do where batches are made by length, are attended together, so that nothing is padded.
 
 Shapes live in names: B trajectories, T tokens of the longest, P tokens of all B together, H heads, K units of a head.
 """
 
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -23,9 +24,8 @@ MORE = ("sliding_window", "softcap", "s_aux", "position_bias")
 def arguments(batch: Batch) -> dict[str, Any]:
     """What a model has to hand on to its attention."""
     assert batch.starts_B1 is not None
-    row_P = torch.repeat_interleave(batch.starts_B1.diff())
-    padded_P = row_P * batch.longest + batch.position_ids[0]
-    return {"starts_B1": batch.starts_B1, "longest": batch.longest, "padded_P": padded_P}
+    lengths = [(len(list(run)), n_tokens) for n_tokens, run in groupby(batch.n_tokens_B.tolist())]
+    return {"starts_B1": batch.starts_B1, "longest": batch.longest, "lengths": lengths}
 
 
 def attend(
@@ -40,21 +40,17 @@ def attend(
         raise NotImplementedError(f"packed attention without {asked[0]}")
     if "starts_B1" not in more:  # a padded batch: B and T are where 1 and P are
         return _causal(query_1HPK, key_1HPK, value_1HPK, scaling).transpose(1, 2), None
-    starts_B1, longest = more["starts_B1"], more["longest"]
     query_PHK, key_PHK, value_PHK = (part[0].transpose(0, 1) for part in (query_1HPK, key_1HPK, value_1HPK))
     if query_PHK.is_cuda and query_PHK.dtype in (torch.bfloat16, torch.float16):
-        return _varlen(query_PHK, key_PHK, value_PHK, starts_B1, longest, scaling)[None], None
-    n_rows, padded_P = len(starts_B1) - 1, more["padded_P"]
-
-    def pad(part_PHK: Tensor) -> Tensor:
-        shape = (n_rows * longest, *part_PHK.shape[1:])
-        empty: Tensor = part_PHK.new_zeros(shape)
-        padded_BTHK: Tensor = empty.index_copy(0, padded_P, part_PHK).unflatten(0, (n_rows, longest))
-        return padded_BTHK.transpose(1, 2)
-
-    out_BHTK: Tensor = _causal(pad(query_PHK), pad(key_PHK), pad(value_PHK), scaling)
-    out_PHK: Tensor = out_BHTK.transpose(1, 2).flatten(0, 1)[padded_P]
-    return out_PHK[None], None
+        return _varlen(query_PHK, key_PHK, value_PHK, more["starts_B1"], more["longest"], scaling)[None], None
+    lengths: list[tuple[int, int]] = more["lengths"]
+    sizes = [n_rows * n_tokens for n_rows, n_tokens in lengths]
+    found: list[Tensor] = []
+    split = (part.split(sizes) for part in (query_PHK, key_PHK, value_PHK))
+    for shape, *runs in zip(lengths, *split, strict=True):
+        query_BHTK, key_BHTK, value_BHTK = (run.unflatten(0, shape).transpose(1, 2) for run in runs)
+        found.append(_causal(query_BHTK, key_BHTK, value_BHTK, scaling).transpose(1, 2).flatten(0, 1))
+    return torch.cat(found)[None], None
 
 
 def _causal(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, scaling: float) -> Tensor:

@@ -2,6 +2,6 @@
 
 # In a chunk, and those whose probabilities are kept for backward.
 CHUNK_LOGITS = {"cpu": 1 << 23, "cuda": 1 << 28}
-KEPT_LOGITS = {"cpu": 1 << 25, "cuda": 0}
+KEPT_LOGITS = {"cpu": 1 << 26, "cuda": 0}
 # With fewer rows at a time the weight and its gradient are read more often than their product is worth.
 FEWEST_ROWS = 128

@@ -1,8 +1,12 @@
 """The benchmarks run, at sizes that say nothing; what they measure is not held against anything here."""
 
+import ast
+import sys
+from pathlib import Path
+
 import pytest
 
-from benchmarks import archive, replay, verify
+from benchmarks import archive, gpu_train, replay, train, verify
 
 
 def test_archive(tmp_path, capsys) -> None:
@@ -31,3 +35,39 @@ def test_verify(capsys) -> None:
     for line in ("short: 60 solutions", "short, 1 at work", "long, memory", "aime: 60", "1 hostile ones", "start of"):
         assert f"\n{line}" in printed, printed
     assert "the others' verdicts are the same" in printed, printed
+
+
+def test_train(capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)  # as where there is no TRL
+    monkeypatch.setattr(train, "MIXES", ("uneven",))
+    monkeypatch.setattr(train, "LARGE_VOCABULARY", 500)
+    monkeypatch.setattr(train, "fresh", lambda child, *words: child(*map(str, words)))
+    train.main(["--repeats", "1", "--tokens", "500", "--models", "small", "--long", "200"])
+    printed = capsys.readouterr().out
+    for line in (
+        "no TRL here",
+        "small, uneven: 8 rollouts",
+        "small, uneven, padding, padded",
+        "memory, 500 x 200 tokens, tied",
+    ):
+        assert f"\n{line}" in printed, printed
+    assert printed.count(" plain, ") == 6, printed
+
+
+def test_gpu_train(capsys) -> None:
+    gpu_train.main(["--tiny", "--repeats", "1"])
+    printed = capsys.readouterr().out
+    for how in ("none", "layers"):
+        for line in ("peak", "plain step", "hidden only"):
+            assert any(f"checkpointing {how}" in said and line in said for said in printed.splitlines()), printed
+    for part in ("attention", "matmul", "head", "optimizer"):
+        assert f"{part} " in printed, printed
+
+
+def test_gpu_train_needs_nothing_but_the_trainer() -> None:
+    allowed = {"reval", "schemas", "torch", "transformers", "accelerate", "pyarrow", "numpy", *sys.stdlib_module_names}
+    nodes = list(ast.walk(ast.parse(Path(gpu_train.__file__).read_text())))
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert "reval" in imported
+    assert {name.partition(".")[0] for name in imported} <= allowed
