@@ -208,7 +208,7 @@ def check(
             or a state are not to be had, or `archive` is, or holds, something else.
     """
     check_name("run", name or config.recipe)
-    wanted = {f"runtime.trackers = {name}": name for name in config.runtime.trackers}
+    wanted = {f"runtime.trackers = {tracker}": str(tracker) for tracker in config.runtime.trackers}
     if config.train.lora_rank:
         wanted["train.lora_rank"] = "peft"
     for setting, package in wanted.items():
