@@ -21,13 +21,13 @@ MOST_PADDING = 0.05
 
 
 class Batch(NamedTuple):
-    token_ids: Tensor  # packed: 1 × P; padded: B × T, P = B·T; prompt then response, trajectory by trajectory
+    token_ids: Tensor  # end to end: 1 × P; side by side: B × T, P = B·T; prompt then response, trajectory by trajectory
     position_ids: Tensor  # from 0 in each trajectory
     place_N: Tensor  # where, among the P, the logits that predict a response token are: one before its own place
     target_N: Tensor  # its id
     row_N: Tensor  # which of the B it belongs to
     first_B: Tensor  # index into N of each trajectory's first response token
-    starts_B1: Tensor | None  # packed: where each trajectory begins among the P, and the end of the last; null: padded
+    starts_B1: Tensor | None  # end to end: where each begins among the P, and the end of the last; null: side by side
     n_tokens_B: Tensor  # prompt and response tokens of each trajectory
     longest: int  # the most of these
     n_tokens: int  # their sum, without padding
@@ -58,7 +58,8 @@ def collate(prompts: Sequence[Ids], responses: Sequence[Ids], batching: str = Ba
     n_tokens_B = n_prompt_B + n_response_B
     longest, n_tokens = int(n_tokens_B.max()), int(n_tokens_B.sum())
     ends_B = n_tokens_B.cumsum()
-    packed = batching == Batching.PACKED
+    # Where all are as long as one another nothing is padded either way, and side by side is what attention likes best.
+    packed = batching == Batching.PACKED and longest > int(n_tokens_B.min())
     start_B = ends_B - n_tokens_B if packed else np.arange(len(prompts)) * longest
     position_of_token = _counted(n_tokens_B)
     place_of_token = np.repeat(start_B, n_tokens_B) + position_of_token
