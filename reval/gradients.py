@@ -12,8 +12,9 @@ class Gradients:
     """Adds up gradients over micro-batches and processes.
 
     On CPUs that is in float64, where the order in which float32 numbers are added shows only beyond the digits that
-    rounding back leaves: so a pass makes the same weights, bit for bit, whoever works on which micro-batch. On a GPU it
-    is in float32, and what is sharded FSDP adds up itself.
+    rounding back leaves: so a pass makes the same weights, bit for bit, whoever works on which micro-batch (with as many
+    threads: matrix products may add up otherwise with more). On a GPU it is in float32, and what is sharded FSDP adds
+    up itself.
     """
 
     def __init__(self, team: Team, module: nn.Module) -> None:

@@ -10,7 +10,7 @@ It needs torch, transformers, accelerate and pyarrow, and no more of this projec
     accelerate launch [--multi_gpu --num_processes N] -m reval.trainer PASS_FOLDER      (--multi_gpu on CPUs too)
 
 The same update gives the same gradient, to float32 rounding, however it is cut into micro-batches, packed or padded, and
-however many processes share them; on CPUs their number changes no bit.
+however many processes share them; on CPUs their number changes no bit, if all have one thread.
 """
 
 import json
@@ -114,7 +114,9 @@ class Trainer:
         the_pass = read(folder)
         settings = the_pass.settings
         team = Team(pick_device(settings.device), in_step=settings.sharding != "none")
-        if _has_ended(the_pass):
+        has_ended = _has_ended(the_pass)
+        team.wait()  # or one process might end a pass without updates before another has looked
+        if has_ended:
             return
         policy, optimizer = self._prepare(team, the_pass)
         checkpoint = Checkpoint(folder, the_pass.inputs)

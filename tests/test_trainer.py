@@ -17,6 +17,7 @@ from reval.rollouts import Rollouts, Settings
 from reval.trainer import Trainer
 
 N = 12
+REFERENCE = Trainer()  # which needs loading once
 
 
 def rollouts() -> pa.Table:
@@ -58,7 +59,7 @@ def prepare(folder: Path, how: Settings, updates: list[list[int]], reference: Pa
     """Writes a pass whose updates are the given rows, under the policy itself or another reference."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = rollouts()
-    under = Trainer().forward(str(reference or how.policy), rows, device="cpu", micro_batch_tokens=64)
+    under = REFERENCE.forward(str(reference or how.policy), rows, device="cpu", micro_batch_tokens=64)
     more = {
         "ref_logprob_sum": under["logprob_sum"],
         "ref_value": under["value"],
