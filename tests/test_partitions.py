@@ -58,7 +58,8 @@ def test_one_gradient_however_it_is_cut(model_folder, tmp_path, teams) -> None:
     whole = gradient(run(teams(1), tmp_path / "whole", model_folder, ONE_UPDATE, micro_batch_tokens=4096, **how))
     assert min(value.abs().max() for value in whole.values()) > 0
     cuts = {1: (20, 60, 4096), 2: (20, 4096), 4: (20,)}
-    for n, batching, budget in ((n, b, size) for n in cuts for b in ("packed", "padded") for size in cuts[n]):
+    every = [(n, batching, size) for n, sizes in cuts.items() for batching in ("packed", "padded") for size in sizes]
+    for n, batching, budget in every:
         folder = tmp_path / f"{n}-{batching}-{budget}"
         cut = {"micro_batch_tokens": budget, "batching": batching}
         assert_close(gradient(run(teams(n), folder, model_folder, ONE_UPDATE, **cut, **how)), whole)
