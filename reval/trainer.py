@@ -140,7 +140,7 @@ class Trainer:
                 said["seconds"] = before + time.perf_counter() - began
                 weights = {f"weight.{name}": weight for name, weight in trained(policy).items()}
                 checkpoint.save(team, said, {**weights, **moments(policy, optimizer)})
-        self._end(team, the_pass, policy, optimizer, said)
+        self._end(team, the_pass, policy, optimizer)
         if not team.rank:
             _write(the_pass, policy, said, before + time.perf_counter() - began)
             checkpoint.clear()
@@ -169,9 +169,7 @@ class Trainer:
             restore(policy, optimizer, models.load_tensors(the_pass.path(settings.optimizer)))
         return policy, optimizer
 
-    def _end(
-        self, team: Team, the_pass: Pass, policy: Policy, optimizer: torch.optim.Optimizer, said: dict[str, Any]
-    ) -> None:
+    def _end(self, team: Team, the_pass: Pass, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
         """Saves the policy and the optimizer's state."""
         settings = the_pass.settings
         out = the_pass.path(settings.policy_out)
