@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -50,18 +50,17 @@ class Team:
             self._start()
         if self._size == 1:
             return self._workers[0].call(method, table, progress=progress, **params)
-        try:
+        with ExitStack() as unless_answered:
+            unless_answered.callback(self.close)
             for worker in self._workers:
                 worker.send(method, table, **params)
-            return self._answer(progress)
-        except BaseException:
-            self.close()
-            raise
+            answer = self._answer(progress)
+            unless_answered.pop_all()
+        return answer
 
     def _answer(self, progress: Progress | None) -> tuple[dict[str, Any], pa.Table | None]:
         waiting = {worker.connection: worker for worker in self._workers}
         answers: dict[Worker, tuple[dict[str, Any], pa.Table | None]] = {}
-        failed: Exception | None = None
         while waiting:
             for connection in wait(list(waiting)):
                 worker = waiting[connection]  # type: ignore[index]
@@ -73,9 +72,8 @@ class Team:
                 if "user_error" in header:
                     raise UserError(header["user_error"])
                 if "error" in header:
-                    failed = failed or WorkerDied(f"{self._module}: {header['error']}{worker.where()}")
                     self._raise_a_death(worker)
-                    raise failed
+                    raise WorkerDied(f"{self._module}: {header['error']}{worker.where()}")
                 answers[worker] = header, rows
                 del waiting[connection]  # type: ignore[arg-type]
         return answers[self._workers[0]]
@@ -108,10 +106,7 @@ class Team:
     def close(self) -> None:
         """Ends them."""
         for worker in self._workers:
-            if self._size == 1:
-                worker.close()
-            else:
-                worker.kill()
+            worker.close()
         self._workers = []
         if self._meeting is not None:
             with suppress(OSError):

@@ -109,8 +109,10 @@ def prepare(run: Run, iteration: int, folder: Path, weights: Path, moments: Path
         """A path from the folder, so that both can be moved together; a hub's name as it is."""
         return os.path.relpath(path, folder) if Path(path).exists() or Path(path).is_absolute() else str(path)
 
-    same = ("objective", "beta", "clip_low", "clip_high", "adam_beta1", "adam_beta2", "weight_decay", "max_grad_norm")
-    more = ("precision", "lora_rank", "lora_alpha")
+    what = (
+        *("objective", "beta", "clip_low", "clip_high", "adam_beta1", "adam_beta2", "weight_decay", "max_grad_norm"),
+        *("precision", "lora_rank", "lora_alpha"),
+    )
     how = ("micro_batch_tokens", "batching", "sharding", "checkpointing", "device", "trackers")
     written = Settings(
         policy=there(run.location(stands_on)),
@@ -121,7 +123,7 @@ def prepare(run: Run, iteration: int, folder: Path, weights: Path, moments: Path
         learning_rate=at(settings.learning_rate, iteration),
         tracked=(there(run.store.layout.tracking), run.run_id),
         first_step=n_before,
-        **{name: getattr(settings, name) for name in (*same, *more)},
+        **{name: getattr(settings, name) for name in what},
         **{name: getattr(runtime, name) for name in how},
     )
     (folder / "pass.json").write_text(json.dumps(asdict(written), indent=1))
