@@ -25,8 +25,8 @@ SAVING_SHARE = 20
 
 
 def trained(policy: Policy) -> dict[str, Tensor]:
-    """The weights that are trained, by name, whole."""
-    return {name: whole(weight) for name, weight in policy.model.named_parameters() if weight.requires_grad}
+    """The weights that are trained, as `weight.NAME`, whole."""
+    return {f"weight.{name}": whole(weight) for name, weight in policy.model.named_parameters() if weight.requires_grad}
 
 
 def moments(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -39,7 +39,8 @@ def moments(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Tenso
 
 
 def restore(policy: Policy, optimizer: torch.optim.Optimizer, stored: Mapping[str, Tensor]) -> None:
-    """Puts back what `moments` gave, and weights that are there under `weight.NAME`."""
+    """Puts back what `moments` gave, and what `trained` gave, if it is there."""
+    fused = optimizer.defaults.get("fused")
     for name, weight in policy.model.named_parameters():
         if (saved := stored.get(f"weight.{name}")) is not None:
             with torch.no_grad():
@@ -47,11 +48,8 @@ def restore(policy: Policy, optimizer: torch.optim.Optimizer, stored: Mapping[st
         for key in MOMENTS:
             if (value := stored.get(f"{key}.{name}")) is None:
                 break  # it has had no gradient yet
-            optimizer.state[weight][key] = spread_like(value, weight) if value.dim() else value
-    fused = optimizer.defaults.get("fused")
-    for weight, state in optimizer.state.items():
-        if fused:
-            state["step"] = state["step"].to(weight.device)
+            # The count of steps is where the weight is if one kernel does all, and on the CPU otherwise.
+            optimizer.state[weight][key] = spread_like(value, weight) if value.dim() or fused else value
 
 
 def save_policy(team: Team, policy: Policy, weights: dict[str, Tensor], parent: str, folder: Path) -> None:
@@ -112,7 +110,7 @@ class Checkpoint:
         began = time.perf_counter()
         if not team.rank:
             old = self._saved()
-            number = 1 + max((int(path.name.rpartition("-")[2]) for path in old), default=0)
+            number = 1 + (_number(old[0]) if old else 0)
             temporary = self._folder / "saving"
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
@@ -129,8 +127,13 @@ class Checkpoint:
 
     def _saved(self) -> list[Path]:
         """The states there are, the newest first."""
-        return sorted(self._folder.glob("state-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
+        return sorted(self._folder.glob("state-*"), key=_number, reverse=True)
 
     def clear(self) -> None:
         for path in self._saved():
             shutil.rmtree(path)
+
+
+def _number(path: Path) -> int:
+    """Which of a pass's states it is, from 1."""
+    return int(path.name.rpartition("-")[2])

@@ -14,6 +14,7 @@ however many processes share them; on CPUs their number changes no bit, if all h
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from reval.adapters import adapt, merged
 from reval.model import Policy, pick_device, sum_by_trajectory
 from reval.objectives import objective
 from reval.parallel import Team, leave, shard
-from reval.rollouts import Pass, Rollouts, Settings, read
+from reval.rollouts import Pass, Rollouts, read
 from reval.state import Checkpoint, moments, restore, save_policy, save_tensors, trained
 from reval.tracking import Trackers
 from reval.update import OF_A_ROW, batches, update
@@ -138,8 +139,7 @@ class Trainer:
             progress(number, n_updates)
             if number < n_updates and checkpoint.is_due(team):
                 said["seconds"] = before + time.perf_counter() - began
-                weights = {f"weight.{name}": weight for name, weight in trained(policy).items()}
-                checkpoint.save(team, said, {**weights, **moments(policy, optimizer)})
+                checkpoint.save(team, said, {**trained(policy), **moments(policy, optimizer)})
         self._end(team, the_pass, policy, optimizer)
         if not team.rank:
             _write(the_pass, policy, said, before + time.perf_counter() - began)
@@ -175,7 +175,7 @@ class Trainer:
         out = the_pass.path(settings.policy_out)
         state = moments(policy, optimizer)
         if settings.lora_rank:
-            state |= {f"weight.{name}": weight for name, weight in trained(policy).items()}
+            state |= trained(policy)
         save_policy(team, policy, merged(policy), the_pass.policy, out)
         if not team.rank:
             save_tensors(state, the_pass.path(settings.optimizer_out))
@@ -227,20 +227,19 @@ def main() -> int:
         sys.stderr.write("usage: accelerate launch -m reval.trainer PASS_FOLDER\n\n" + (__doc__ or ""))
         return 0 if sys.argv[1:] in (["-h"], ["--help"]) else 2
     folder, began = Path(sys.argv[1]), time.perf_counter()
+    is_first = os.environ.get("RANK", "0") == "0"
 
     def say(done: int, total: int) -> None:
         left = (time.perf_counter() - began) / done * (total - done)
-        if team.rank == 0:
+        if is_first:
             sys.stderr.write(f"update {done}/{total}, {left:.0f} s left\n")
 
     try:
-        settings: Settings = read(folder).settings
-        team = Team(pick_device(settings.device), in_step=settings.sharding != "none")
         Trainer().run_pass(folder, say)
     except (UserError, FloatingPointError) as error:
         sys.stderr.write(f"reval.trainer: {error}\n")
         return 2
-    if team.rank == 0:
+    if is_first:
         sys.stderr.write((folder / "result.json").read_text() + "\n")
     leave()
     return 0
