@@ -102,9 +102,7 @@ def random_policy(shape: dict[str, Any], device: torch.device) -> Policy:
     torch.manual_seed(0)
     with device:
         model = Qwen2ForCausalLM(Qwen2Config(**shape, dtype=torch.float32)).eval()
-    policy = Policy(model)
-    models._check(policy, "random", device)
-    return policy
+    return models.trusted(model, "random")
 
 
 def how(**changes: Any) -> Settings:

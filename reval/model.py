@@ -111,8 +111,20 @@ def policy(location: str, device: torch.device) -> Policy:
     Raises:
         UserError: see `load`; or it does more with its hidden states than multiply them by its output weights.
     """
-    found = Policy(load(location, device))
-    _check(found, location, device)
+    return trusted(load(location, device), location)
+
+
+def trusted(model: Any, name: str) -> Policy:
+    """A policy of a model that is loaded, once its scores are known to be the model's own.
+
+    Args:
+        name: what to call it in an error.
+
+    Raises:
+        UserError: see `policy`.
+    """
+    found = Policy(model)
+    _check(found, name, next(model.parameters()).device)
     return found
 
 
