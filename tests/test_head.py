@@ -26,6 +26,17 @@ def expected(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, temperature
     return logp_NV.gather(1, target_N[:, None])[:, 0], logits_NV.logsumexp(-1)[FIRST_B], entropy_N
 
 
+def assert_close(scores: head.Scores, wanted: tuple[Tensor, ...]) -> None:
+    for got, want in zip(scores, wanted, strict=True):
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got.double(), want, rtol=2e-6, atol=2e-6)
+
+
+def gradients(given: tuple[Tensor, Tensor], *scored: tuple[Tensor, ...]) -> zip:
+    """Of the hidden states and of the weight, under each of the scores."""
+    return zip(*(torch.autograd.grad(loss(*scores[:2]), given) for scores in scored), strict=True)
+
+
 def loss(logp_N: Tensor, value_B: Tensor) -> Tensor:
     """Something whose gradient by every log-prob and by every V is another number."""
     return (WEIGHT_N * logp_N).sum() + (WEIGHT_B * value_B.square()).sum()
@@ -41,12 +52,8 @@ def test_against_float64(monkeypatch, temperature, kept) -> None:
     hidden_ND, weight_VD, target_N = given(torch.float32)
     scores = head.scores(hidden_ND, weight_VD, target_N, FIRST_B, temperature=temperature, entropy=True)
     wanted = expected(hidden_ND, weight_VD, target_N, temperature)
-    for got, want in zip(scores, wanted, strict=True):
-        assert got.dtype == torch.float32
-        torch.testing.assert_close(got.double(), want, rtol=2e-6, atol=2e-6)
-    ours = torch.autograd.grad(loss(*scores[:2]), (hidden_ND, weight_VD))
-    theirs = torch.autograd.grad(loss(*wanted[:2]), (hidden_ND, weight_VD))
-    for got, want in zip(ours, theirs, strict=True):
+    assert_close(scores, wanted)
+    for got, want in gradients((hidden_ND, weight_VD), scores, wanted):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5 * want.abs().max().item())
 
 
@@ -56,13 +63,9 @@ def test_in_bfloat16_only_what_is_given_is_rounded(monkeypatch) -> None:
     hidden_ND, weight_VD, target_N = given(torch.bfloat16)
     scores = head.scores(hidden_ND, weight_VD, target_N, FIRST_B, entropy=True)
     wanted = expected(hidden_ND, weight_VD, target_N, 1.0)
-    for got, want in zip(scores, wanted, strict=True):
-        assert got.dtype == torch.float32
-        torch.testing.assert_close(got.double(), want, rtol=2e-6, atol=2e-6)
+    assert_close(scores, wanted)
     # Their gradient is computed from probabilities rounded to 8 binary digits, as their matrix products are.
-    ours = torch.autograd.grad(loss(*scores[:2]), (hidden_ND, weight_VD))
-    theirs = torch.autograd.grad(loss(*wanted[:2]), (hidden_ND, weight_VD))
-    for got, want in zip(ours, theirs, strict=True):
+    for got, want in gradients((hidden_ND, weight_VD), scores, wanted):
         assert (got.double() - want.double()).norm() < 2**-7 * want.double().norm()
 
 

@@ -117,28 +117,19 @@ def test_accelerate_launches_it_where_nothing_else_is(model_folder, tmp_path) ->
     (alone / "sitecustomize.py").write_text(
         f"import sys\nfor name in {others.split()!r}:\n    sys.modules[name] = None\n"
     )
+    env = {**environment(tmp_path), "PYTHONPATH": str(alone), "OMP_NUM_THREADS": "1"}
+
+    def done(*words: str | Path) -> str:
+        """What it says, if it ends well."""
+        ended = subprocess.run(words, cwd=alone, env=env, capture_output=True, text=True, timeout=300)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stderr
+
     launch = [Path(sys.executable).with_name("accelerate"), "launch", "--multi_gpu", "--num_processes", "2"]
-    done = subprocess.run(
-        [*map(str, launch), "--main_process_port", "0", "-m", "reval.trainer", str(folder)],
-        cwd=alone,
-        env={**environment(tmp_path), "PYTHONPATH": str(alone), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "update 2/2" in done.stderr
+    assert "update 2/2" in done(*launch, "--main_process_port", "0", "-m", "reval.trainer", folder)
     one = tmp_path / "one"
     prepare(one, settings(one, model_folder, micro_batch_tokens=40), TWO_UPDATES)
-    by_itself = subprocess.run(
-        [sys.executable, "-m", "reval.trainer", str(one)],
-        cwd=alone,
-        env={**environment(tmp_path), "PYTHONPATH": str(alone), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert by_itself.returncode == 0, by_itself.stderr
+    done(sys.executable, "-m", "reval.trainer", one)
     assert all(torch.equal(weights(one)[name], value) for name, value in weights(folder).items())
 
 
