@@ -183,11 +183,12 @@ class Pool:
         return [item for item in behind if item is not None and item not in self._work.done.union(*busy)]
 
     def _send(self, place: _Place, message: Any) -> None:
+        n_behind = len(place.outgoing)
         place.outgoing += json.dumps(message).encode() + b"\n"
-        self._write(place)
+        self._write(place, n_behind)
 
-    def _write(self, place: _Place) -> int:
-        """Gives how many bytes went."""
+    def _write(self, place: _Place, n_behind: int) -> None:
+        """Sends what the worker takes. With `n_behind` bytes that had no room before, it has read since."""
         n_before = len(place.outgoing)
         with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):  # of a death, reading says more
             while place.outgoing:
@@ -195,7 +196,9 @@ class Pool:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if place.outgoing else 0)
         if self._selector.get_key(place.fd).events != events:
             self._selector.modify(place.fd, events, place)
-        return n_before - len(place.outgoing)
+        # A worker that reads is between two items: how long an item travels is not its own time.
+        if n_behind and len(place.outgoing) < n_before:
+            place.since = time.monotonic()
 
     def _listen(self) -> Iterator[_Place]:
         """The workers that have said something, or died, as soon as there is one or something is overdue."""
@@ -204,9 +207,8 @@ class Pool:
         until = [place.since + limit for place in self._everyone() if (limit := self._limit(place))]
         patience = max(0.0, min(until) - time.monotonic()) if until else None
         for key, events in self._selector.select(patience):
-            # A worker that reads is between two items: how long an item travels is not its own time.
-            if events & selectors.EVENT_WRITE and self._write(key.data):
-                key.data.since = time.monotonic()
+            if events & selectors.EVENT_WRITE:
+                self._write(key.data, len(key.data.outgoing))
             if events & selectors.EVENT_READ:
                 yield key.data
 

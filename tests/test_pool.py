@@ -234,6 +234,17 @@ def test_whoever_asks_slowly_gets_the_same(made) -> None:
         time.sleep(0.8)
 
 
+def test_what_is_fed_behind_an_item_on_its_way_finds_a_worker_that_reads(made) -> None:
+    """It filled the way again before the worker was seen to have emptied it, and the item was charged for the wait."""
+    pool = made(1, 0.5)
+    found = pool.map([("pid",), ("length", "x" * 5_000_000), ("length", "x" * 5_000_000), ("echo", 3)])
+    pid = next(found)[1].values["said"]
+    time.sleep(0.8)  # it has read what fits of the first long one
+    os.kill(pid, signal.SIGSTOP)
+    threading.Timer(0.1, os.kill, (pid, signal.SIGCONT)).start()
+    assert [outcome.failure for _, outcome in found] == [None] * 3
+
+
 def test_threads_other_than_the_main_one_may_ask(made) -> None:
     found: list[bool] = []
     thread = threading.Thread(target=lambda: found.append(works(made())))
