@@ -294,6 +294,7 @@ def open_run(
     at: str | None = None,
     begin: bool = True,
     verbose: bool = False,
+    processes: Processes | None = None,
 ) -> Iterator[Run]:
     """Begins a run, or goes on with one; ends its processes whatever happens.
 
@@ -305,6 +306,7 @@ def open_run(
         policy_id: the policy to start from; null is the recipe's base policy.
         at: the state a retraining draws from, a snapshot, label or time; null is the newest when it begins.
         begin: make a new run if none of these settings is unfinished.
+        processes: of other runs of the same `runtime` and `score`, whose caller ends them; null: the run has its own.
 
     Raises:
         UserError: see `check`; or there is no run to go on with and none may begin; or another process runs it.
@@ -318,7 +320,9 @@ def open_run(
         raise UserError(f"no run {name or 'of these settings'} to go on with in {archive}; `reval generate` begins one")
     if name and (recorded := _recorded(store, name)):
         policy_id = recorded["base_policy_id"]  # it goes on from where it began, whether or not that is said again
-    with closing(Processes(config, store, verbose=verbose)) as processes:
+    with ExitStack() as stack:
+        if processes is None:
+            processes = stack.enter_context(closing(Processes(config, store, verbose=verbose)))
         with store.lock("base"):  # questions and base policies belong to all runs
             if flow == "iterate":
                 prompts.ensure(store, config)
