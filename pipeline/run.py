@@ -22,6 +22,11 @@ from pipeline.verifiers import verifier, verifier_id
 from reval.config import Config, Retrain, Runtime, differences, recorded
 from schemas import UserError, check_name
 
+
+class Busy(UserError):
+    """Another process is at the run."""
+
+
 # Held by who prunes, and by who comes to need what could be pruned.
 PRUNING = "pruning"
 
@@ -309,7 +314,8 @@ def open_run(
         processes: of other runs of the same `runtime` and `score`, whose caller ends them; null: the run has its own.
 
     Raises:
-        UserError: see `check`; or there is no run to go on with and none may begin; or another process runs it.
+        UserError: see `check`; or there is no run to go on with and none may begin.
+        Busy: another process runs it.
     """
     check(flow, config, archive, name=name, policy_id=policy_id, at=at)
     options = config.runtime.storage
@@ -345,13 +351,13 @@ def _alone(store: Store, run_id: str) -> Iterator[None]:
     """Holds the run's name.
 
     Raises:
-        UserError: another process has it; the message says which.
+        Busy: another process has it; the message says which.
     """
     with ExitStack() as stack:
         try:
             stack.enter_context(store.lock(f"run-{run_id}", wait=False))
         except Held as error:
-            raise UserError(
+            raise Busy(
                 f"run {run_id} is being run by {words(error.holder)}; wait for it, or choose another name with --run"
             ) from None
         yield

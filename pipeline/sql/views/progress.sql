@@ -8,14 +8,18 @@ WITH reached AS (
 fresh AS (
     SELECT run_id, iteration, avg(reward) AS train_reward FROM rollouts GROUP BY ALL
 ),
+-- Taken together before the join: an archive of many runs has as many pairs of a run and an answer as its square.
+answered AS (
+    SELECT policy_id, benchmark, temperature, avg((verdict = 'correct')::INT) AS accuracy FROM evaluations GROUP BY ALL
+),
 heldout AS (
     SELECT
-        r.run_id, e.policy_id,
-        avg((e.verdict = 'correct')::INT) FILTER (e.temperature = 0) AS heldout_accuracy,
-        avg((e.verdict = 'correct')::INT) FILTER (
-            e.temperature = json_extract(r.config, '$.generate.temperature')::DOUBLE
+        r.run_id, a.policy_id,
+        any_value(a.accuracy) FILTER (a.temperature = 0) AS heldout_accuracy,
+        any_value(a.accuracy) FILTER (
+            a.temperature = json_extract(r.config, '$.generate.temperature')::DOUBLE
         ) AS heldout_avg_at_k
-    FROM evaluations e
+    FROM answered a
     JOIN runs r USING (benchmark)
     GROUP BY ALL
 ),

@@ -1,0 +1,87 @@
+"""What `benchmarks.learning` compares: tasks, arms, and the small grid an arm is tuned over. Names and settings alone."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Settings = dict[str, Any]
+
+TUNING_SEED, SEEDS = 0, (1, 2, 3, 4, 5)
+# Four tries an arm: two rates and two β where there is a β, four rates where there is none.
+WITH_BETA = tuple((rate, beta) for rate in (1.5e-4, 4e-4) for beta in (0.3, 1.0))
+WITHOUT_BETA = tuple((rate, 1.0) for rate in (1e-4, 2e-4, 4e-4, 8e-4))
+
+
+@dataclass(frozen=True)
+class Task:
+    """`iterations` of a reporting and of a tuning run; `reach`: accuracies of which is asked when a run gets there."""
+
+    iterations: int
+    tuning_iterations: int
+    reach: tuple[float, ...]
+    settings: Settings = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """`times` as many iterations as the task has: what is slow is followed until it gets where the others are."""
+
+    objective: str
+    settings: Settings = field(default_factory=dict)
+    times: int = 1
+
+    @property
+    def grid(self) -> tuple[tuple[float, float], ...]:
+        return WITHOUT_BETA if self.objective in ("grpo", "reinforce") else WITH_BETA
+
+
+def _sizes(prompts: int, samples: int) -> Settings:
+    """Rollouts of an iteration; an update is as large, and the window five times."""
+    return {
+        "generate.prompts_per_iteration": prompts,
+        "generate.samples_per_prompt": samples,
+        "replay.batch_trajectories": prompts * samples,
+        "replay.window_trajectories": 5 * prompts * samples,
+    }
+
+
+# The paper's single-prompt setting: 64 rollouts an iteration of one question, easy, medium or hard for the base policy.
+_SINGLE = {name: {**_sizes(1, 64), "prompts.source": f"single-{name}"} for name in ("easy", "medium", "hard")}
+
+TASKS = {
+    "arithmetic": Task(15, 9, (0.45, 0.5, 0.55), _sizes(32, 8)),
+    "columns": Task(
+        15, 9, (0.4, 0.5, 0.6), {**_sizes(16, 8), "prompts.source": "columns", "generate.max_response_tokens": 80}
+    ),
+    **{f"single-{name}": Task(12, 12, (0.5, 0.8, 0.95), settings) for name, settings in _SINGLE.items()},
+}
+
+_FRESH: Settings = {"replay.schedule": "shares", "replay.shares": [{"fresh": 1.0}]}
+_NEVER: Settings = {"train.reset_every_iterations": 0}
+
+
+def _replay(rule: str, n_updates: int) -> Settings:
+    return {"replay.rule": rule, "replay.updates_per_iteration": n_updates}
+
+
+def _fresh(n_updates: int) -> Settings:
+    return {**_FRESH, "replay.updates_per_iteration": n_updates}
+
+
+def _arms() -> dict[str, Arm]:
+    found = {"reval-fresh": Arm("reval", _fresh(1)), "reval-fresh-k4": Arm("reval", _fresh(4))}
+    for rule in ("fifo", "keep_correct", "fresh_priority"):
+        for k in (4, 2, 8):
+            found[f"reval-{rule}-k{k}"] = Arm("reval", _replay(rule, k))
+            found[f"reval-{rule}-k{k}-noreset"] = Arm("reval", {**_replay(rule, k), **_NEVER})
+    found["tbrm-fifo-k4"] = Arm("tbrm", {**_replay("fifo", 4), **_NEVER, "train.baseline": "raw"})
+    for objective in ("grpo", "reinforce"):  # what a reference is to others is only reported of these: it stays
+        found[f"{objective}-fresh"] = Arm(objective, {**_fresh(1), **_NEVER}, times=2 if objective == "grpo" else 1)
+        found[f"{objective}-fresh-k4"] = Arm(objective, {**_fresh(4), **_NEVER})
+        for k in (4, 8):
+            found[f"{objective}-fifo-k{k}"] = Arm(objective, {**_replay("fifo", k), **_NEVER})
+    return found
+
+
+ARMS = _arms()
+# What `--quick` compares, and what every task has.
+CORE = ("reval-fresh", "reval-fifo-k4", "grpo-fresh", "grpo-fifo-k4", "reinforce-fresh", "reinforce-fifo-k4")

@@ -1,0 +1,183 @@
+"""What replay buys, against GRPO: objectives × replay rules × seeds at equal numbers of generated rollouts.
+
+    python -m benchmarks.learning [--tasks …] [--arms …] [--seeds …]     runs what is missing, then reports
+    python -m benchmarks.learning --report                              reports alone
+    python -m benchmarks.learning --quick                               a few short runs in an archive of their own
+
+Every run goes through the project's own stages into one archive. A run is a task, an arm and a seed; what is done is read
+from the archive, and from `benchmarks/results/` where that has the run already, so that an arm added later runs alone.
+Kill it and start it again; start it twice and the two share the work. Each arm is first tuned over its grid on seed 0.
+"""
+
+import argparse
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks import results
+from benchmarks.arms import ARMS, CORE, SEEDS, TASKS, TUNING_SEED, Settings
+from benchmarks.report import report
+from benchmarks.tasks import prepare
+from flows.report import end
+from pipeline.compaction import compact
+from pipeline.evaluate import evaluate
+from pipeline.generate import generate
+from pipeline.progress import ConsoleHandler, log
+from pipeline.recipes import load
+from pipeline.reference import reference
+from pipeline.replay import draw
+from pipeline.run import Busy, Processes, open_run
+from pipeline.score import score
+from pipeline.store import Store
+from pipeline.train import train
+from reval.config import Config
+
+QUICK_ITERATIONS = 8
+STAGES = (generate, score, draw, reference, train, evaluate)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run: an arm with a try of its grid. Those on the tuning seed choose the try and are not reported."""
+
+    task: str
+    arm: str
+    seed: int
+    number: int  # of the try
+    iterations: int
+
+    @property
+    def run_id(self) -> str:
+        return f"{self.task}.{self.arm}.{f't{self.number}' if self.seed == TUNING_SEED else f's{self.seed}'}"
+
+    def config(self, extra: Settings) -> Config:
+        arm = ARMS[self.arm]
+        rate, beta = arm.grid[self.number]
+        settings = {
+            "evaluate.samples_per_prompt": 0,
+            "evaluate.every_iterations": 1000,
+            "keep.policies_every": 1000,
+            "runtime.micro_batch_tokens": 4096,
+            **TASKS[self.task].settings,
+            **arm.settings,
+            "train.objective": arm.objective,
+            "train.learning_rate": rate,
+            "train.beta": beta,
+            "seed": self.seed,
+            **extra,
+        }
+        return load("arithmetic", settings, iterations=self.iterations)
+
+
+class Board:
+    """What is done and what is still wanted, read from the archive and from the results that are kept."""
+
+    def __init__(self, store: Store, tasks: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> None:
+        self._store, self._tasks, self._arms, self._seeds = store, tasks, arms, seeds
+        self._kept = results.ended()
+        self._best: dict[tuple[str, str], int] = {}
+
+    def missing(self) -> list[Trial]:
+        """Runs to be made, in the order they are wanted: each task's tuning, then seed after seed.
+
+        Of an arm whose tuning has not ended only that.
+        """
+        ended = self._kept | results.ended(self._store)
+        return [trial for trial in self._wanted(ended) if ended.get(trial.run_id, 0) < trial.iterations]
+
+    def _wanted(self, ended: Mapping[str, int]) -> Iterator[Trial]:
+        for name in self._tasks:
+            task, tuned = TASKS[name], []
+            for arm in self._arms:
+                n_tries = len(ARMS[arm].grid)
+                tries = [Trial(name, arm, TUNING_SEED, number, task.tuning_iterations) for number in range(n_tries)]
+                yield from tries
+                if all(ended.get(trial.run_id, 0) >= trial.iterations for trial in tries):
+                    tuned.append(arm)
+            for seed in self._seeds:
+                for arm in tuned:
+                    yield Trial(name, arm, seed, self._chosen(name, arm), task.iterations * ARMS[arm].times)
+
+    def _chosen(self, task: str, arm: str) -> int:
+        if (task, arm) not in self._best:
+            self._best[task, arm] = results.best(task, arm, self._store)
+        return self._best[task, arm]
+
+
+def run(trial: Trial, config: Config, archive: str, processes: Processes) -> None:
+    """The loop of flows/iterate.py without Prefect: thousands of iterations need nobody to look at them."""
+    with open_run("iterate", config, archive, name=trial.run_id, processes=processes) as this:
+        evaluate(this, 0)
+        first = this.next_iteration()
+        begun = bool(this.query("iteration_begun", run_id=this.run_id, iteration=first)["begun"][0].as_py())
+        for i in range(first, config.iterations + 1):
+            began = time.perf_counter()
+            for stage in STAGES:
+                stage(this, i)
+            end(this, i, None if begun and i == first else time.perf_counter() - began)
+
+
+def work(archive: str, extra: Mapping[str, Settings], missing: Callable[[], list[Trial]]) -> None:
+    """Makes what is missing, the first first. What another process is at is left to it."""
+    store = Store(archive)
+    with closing(Processes(load("arithmetic"), store)) as processes:
+        while trials := missing():
+            for trial in trials:
+                began = time.perf_counter()
+                try:
+                    run(trial, trial.config(extra.get(trial.task, {})), archive, processes)
+                except Busy:
+                    continue
+                for _ in compact(store):  # thousands of commits would be as many files
+                    pass
+                n_left = len(missing())
+                print(f"{trial.run_id} in {time.perf_counter() - began:.0f} s; {n_left} runs are left", flush=True)
+                break  # what is wanted next may be another now
+            else:
+                time.sleep(5)
+
+
+def quick(archive: str) -> None:
+    """One short seed of the main arms with the tries that were best before, into results that are not kept."""
+    store = Store(archive)
+    trials = [Trial("arithmetic", arm, SEEDS[0], results.best("arithmetic", arm), QUICK_ITERATIONS) for arm in CORE]
+
+    def missing() -> list[Trial]:
+        ended = results.ended(store)
+        return [trial for trial in trials if ended.get(trial.run_id, 0) < trial.iterations]
+
+    work(archive, {}, missing)
+    with TemporaryDirectory() as folder:
+        results.keep(store, Path(folder))
+        report(Path(folder))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--archive", help="the archive of all runs (default: learning, or learning-quick)")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK", help=", ".join(TASKS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, metavar="N", help="default: 1 to 5")
+    parser.add_argument("--report", action="store_true", help="no runs: say what the kept results say")
+    parser.add_argument("--quick", action="store_true", help="one short seed of the main arms, in under ten minutes")
+    asked = parser.parse_args(argv)
+    if asked.report:
+        return report()
+    log.handlers = [ConsoleHandler()]
+    archive = asked.archive or ("learning-quick" if asked.quick else "learning")
+    store = Store.create(archive, {})
+    extra = prepare(store, () if asked.quick else asked.tasks)
+    log.setLevel(logging.WARNING)  # what every iteration of every run lets go of is no news
+    if asked.quick:
+        return quick(archive)
+    work(archive, extra, Board(store, asked.tasks, asked.arms, asked.seeds).missing)
+    results.keep(store)
+    report()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""What `benchmarks.learning` found: tables, ratios to GRPO with intervals, pictures. All from the rows that are kept."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from benchmarks import results
+from benchmarks.arms import TASKS
+
+PEER = "grpo-fresh"
+N_BOOTSTRAP, LEVEL = 10_000, 0.95
+SHOWN = ("grpo-fresh", "grpo-fifo-k4", "reval-fresh", "reval-fifo-k4", "reinforce-fifo-k4")
+
+
+def opened(folder: Path = results.FOLDER) -> duckdb.DuckDBPyConnection:
+    """The kept rows, and the view `accuracies` over them."""
+    connection = duckdb.connect()
+    for name in results.KEPT:
+        connection.register(name, results.kept(name, folder))
+    tasks = [{"task": name, "iterations": task.iterations} for name, task in TASKS.items()]
+    wanted = [{"task": name, "threshold": reach} for name, task in TASKS.items() for reach in task.reach]
+    connection.register("tasks", pl.DataFrame(tasks).to_arrow()).register("wanted", pl.DataFrame(wanted).to_arrow())
+    connection.execute(f"CREATE VIEW accuracies AS {results.sql('accuracies')}")
+    return connection
+
+
+def ask(connection: duckdb.DuckDBPyConnection, name: str, **inputs: Any) -> pl.DataFrame:
+    return connection.execute(results.sql(name), inputs).pl()
+
+
+def interval(values: Sequence[float], statistic: Any = np.median) -> tuple[float, float, float]:
+    """The median and its bootstrap interval over seeds (percentile, 10,000 resamples, seeded); not there counts as ∞."""
+    found = np.asarray(values, float)
+    drawn = np.random.default_rng(0).integers(len(found), size=(N_BOOTSTRAP, len(found)))
+    low, high = np.quantile(statistic(found[drawn], axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="nearest")
+    return float(statistic(found)), float(low), float(high)
+
+
+def ratio(ours: Sequence[float], peers: Sequence[float]) -> tuple[float, float, float]:
+    """How many times ours the peer needs: ratio of medians over seeds, with its bootstrap interval.
+
+    ∞ if the peer's median never got there, 0 if ours did not; NaN: neither did.
+    """
+    chance = np.random.default_rng(0)
+    a, b = np.asarray(ours, float), np.asarray(peers, float)
+    drawn_a = np.median(a[chance.integers(len(a), size=(N_BOOTSTRAP, len(a)))], axis=1)
+    drawn_b = np.median(b[chance.integers(len(b), size=(N_BOOTSTRAP, len(b)))], axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        drawn, found = drawn_b / drawn_a, np.median(b) / np.median(a)
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(drawn):
+        return float("nan"), float("nan"), float("nan")
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="nearest")
+    return float(found), float(low), float(high)
+
+
+def table(connection: duckdb.DuckDBPyConnection, task: str) -> list[str]:
+    """A task's table in Markdown: a row an arm, the best area first."""
+    runs = ask(connection, "runs").filter(pl.col("task") == task)
+    reached = ask(connection, "reached").filter(pl.col("task") == task)
+    levels = TASKS[task].reach
+    titles = ["arm", "lr, β", "seeds", *(f"rollouts to {level:g}" for level in levels), f"{PEER} needs, to {levels[0]:g}"]
+    titles += ["final", "area", "updates", "s generating, training"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+
+    def needed(arm: str, level: float) -> list[float]:
+        mine = reached.filter((pl.col("arm") == arm) & (pl.col("threshold") == level))
+        return mine["n_generated"].fill_null(np.inf).to_list()
+
+    order = runs.group_by("arm").agg(pl.col("area").median()).sort("area", descending=True)["arm"].to_list()
+    for arm in order:
+        mine = runs.filter(pl.col("arm") == arm)
+        rate, beta = mine["learning_rate"][0], mine["beta"][0]
+        has_beta = not arm.startswith(("grpo", "reinforce"))
+        cells = [arm, f"{rate:.3g}" + (f", {beta:.2g}" if has_beta else ""), str(len(mine))]
+        cells += [said(interval(needed(arm, level)), "{:,.0f}") for level in levels]
+        peers = needed(PEER, levels[0])
+        cells.append("×" + said(ratio(needed(arm, levels[0]), peers), "{:.2f}") if peers and arm != PEER else "")
+        cells += [said(interval(mine[name].to_list()), "{:.3f}") for name in ("final_accuracy", "area")]
+        cells.append(f"{mine['n_updates'][0]:,}")
+        cells.append(f"{mine['seconds_generate'].median():.0f}, {mine['seconds_train'].median():.0f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def said(found: tuple[float, float, float], form: str) -> str:
+    """A number with its interval; ∞ and NaN are never."""
+    words = ["never" if np.isinf(value) or np.isnan(value) else form.format(value) for value in found]
+    return words[0] if words == [words[0]] * 3 else f"{words[0]} [{words[1]}, {words[2]}]"
+
+
+def pictures(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[Path]:
+    """Curves of each task, and residuals by age."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    made = []
+    for task in connection.sql("SELECT DISTINCT task FROM accuracies ORDER BY 1").pl()["task"]:
+        figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+        for (arm,), rows in ask(connection, "curve_figure", task=task, arms=SHOWN).group_by("arm", maintain_order=True):
+            axes.plot(rows["n_generated"], rows["accuracy"], label=arm)
+            axes.fill_between(rows["n_generated"], rows["lowest"], rows["highest"], alpha=0.12)
+        axes.set(title=task, xlabel="rollouts generated", ylabel="accuracy")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        made.append(folder / f"curves-{task}.png")
+        figure.savefig(made[-1], dpi=110)
+        pyplot.close(figure)
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    for (arm,), rows in ask(connection, "age_figure", task="arithmetic").group_by("arm", maintain_order=True):
+        if len(rows) > 1:
+            axes.plot(rows["age_iterations"], rows["residual_rms"], marker="o", label=arm)
+    axes.set(title="arithmetic", xlabel="age of a row in iterations", ylabel="residual, nats (root mean square)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    made.append(folder / "ages.png")
+    figure.savefig(made[-1], dpi=110)
+    pyplot.close(figure)
+    return made
+
+
+def report(folder: Path = results.FOLDER) -> None:
+    """Prints every task's table and draws the pictures."""
+    connection = opened(folder)
+    for task in TASKS:
+        if len(ask(connection, "runs").filter(pl.col("task") == task)):
+            print(f"\n{task}\n", *table(connection, task), sep="\n")
+    print("\n" + "\n".join(f"drawn: {path}" for path in pictures(connection, folder)))

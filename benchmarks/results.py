@@ -1,0 +1,77 @@
+"""The results of `benchmarks.learning`: rows out of an archive, kept in Parquet beside the queries that made them."""
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import db
+from pipeline.store import Store
+
+FOLDER = Path(__file__).parent / "results"
+KEPT = ("curves", "ages")
+
+
+def sql(name: str) -> str:
+    """The text of `benchmarks/results/NAME.sql`."""
+    return (FOLDER / f"{name}.sql").read_text()
+
+
+def rows(store: Store, name: str, pattern: str = "%.%.%") -> pa.Table:
+    """The rows of a query over an archive as it is now, of runs whose name is like `pattern`."""
+    return db.connect(store).execute(sql(name), {"pattern": pattern}).to_arrow_table()
+
+
+def kept(name: str, folder: Path = FOLDER) -> pa.Table | None:
+    """The rows that are kept; null: none are."""
+    path = folder / f"{name}.parquet"
+    return pq.read_table(path) if path.exists() else None
+
+
+def keep(store: Store, folder: Path = FOLDER) -> None:
+    """Adds what the archive has to what is kept. A run that is in both is the archive's."""
+    for name in KEPT:
+        new, old = rows(store, name), kept(name, folder)
+        if old is not None:
+            connection = duckdb.connect()
+            connection.register("new", new).register("old", old)
+            new = connection.sql(
+                "SELECT * FROM old WHERE run_id NOT IN (SELECT run_id FROM new) UNION ALL BY NAME SELECT * FROM new "
+                "ORDER BY ALL"
+            ).to_arrow_table()
+        temporary = folder / f".{name}.tmp"
+        pq.write_table(new, temporary, compression="zstd", compression_level=9)
+        temporary.rename(folder / f"{name}.parquet")
+
+
+def ended(store: Store | None = None) -> dict[str, int]:
+    """How many iterations of each run have ended: in an archive, or among what is kept."""
+    if store is not None:
+        statement = "SELECT run_id, max(iteration) FROM snapshots WHERE stage = 'iteration' GROUP BY 1"
+        return dict(db.connect(store, only=statement).execute(statement).fetchall())
+    found = kept("curves")
+    if found is None:
+        return {}
+    return dict(_over(found).sql("SELECT run_id, max(iteration) FROM curves GROUP BY 1").fetchall())
+
+
+def best(task: str, arm: str, store: Store | None = None) -> int:
+    """The try of an arm's grid with the highest mean of its curve, of those in an archive and those that are kept.
+
+    Of equals the first; of none that too.
+    """
+    found = [rows(store, "curves", f"{task}.{arm}.t%")] if store else []
+    if (old := kept("curves")) is not None:
+        found.append(old.filter((pc.field("task") == task) & (pc.field("arm") == arm)))
+    by = "avg(train_reward) DESC, number"
+    chosen = f"SELECT number FROM curves WHERE is_tuning GROUP BY number ORDER BY {by} LIMIT 1"
+    first = _over(pa.concat_tables(found)).sql(chosen).fetchone() if found else None
+    return int(first[0]) if first else 0
+
+
+def _over(curves: pa.Table) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    connection.register("curves", curves)
+    return connection
