@@ -6,9 +6,10 @@ from typing import Any
 Settings = dict[str, Any]
 
 TUNING_SEED, SEEDS = 0, (1, 2, 3, 4, 5)
-# Four tries an arm: two rates and two β where there is a β, four rates where there is none.
-WITH_BETA = tuple((rate, beta) for rate in (1.5e-4, 4e-4) for beta in (0.3, 1.0))
-WITHOUT_BETA = tuple((rate, 1.0) for rate in (1e-4, 2e-4, 4e-4, 8e-4))
+# Four tries an arm: four rates where there is no β, else two rates and two β. A reference that stays wants smaller β than
+# one that is set anew in every iteration: it measures what the policy may leave in a whole run.
+RATES = (5e-5, 1e-4, 2e-4, 4e-4)
+BETAS, BETAS_NEVER_RESET = (0.3, 1.0), (0.05, 0.2)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,11 @@ class Arm:
 
     @property
     def grid(self) -> tuple[tuple[float, float], ...]:
-        return WITHOUT_BETA if self.objective in ("grpo", "reinforce") else WITH_BETA
+        """Learning rate and β of each try; β only says what others' residuals are measured in."""
+        if self.objective in ("grpo", "reinforce"):
+            return tuple((rate, 1.0) for rate in RATES)
+        betas = BETAS_NEVER_RESET if self.settings.get("train.reset_every_iterations") == 0 else BETAS
+        return tuple((rate, beta) for rate in RATES[1:3] for beta in betas)
 
 
 def _sizes(prompts: int, samples: int) -> Settings:

@@ -16,7 +16,7 @@ N_BOOTSTRAP, LEVEL = 10_000, 0.95
 SHOWN = ("grpo-fresh", "grpo-fifo-k4", "reval-fresh", "reval-fifo-k4", "reinforce-fifo-k4")
 
 
-def opened(folder: Path = results.FOLDER) -> duckdb.DuckDBPyConnection:
+def opened(folder: Path | None = None) -> duckdb.DuckDBPyConnection:
     """The kept rows, and the view `accuracies` over them."""
     connection = duckdb.connect()
     for name in results.KEPT:
@@ -29,7 +29,7 @@ def opened(folder: Path = results.FOLDER) -> duckdb.DuckDBPyConnection:
 
 
 def ask(connection: duckdb.DuckDBPyConnection, name: str, **inputs: Any) -> pl.DataFrame:
-    return connection.execute(results.sql(name), inputs).pl()
+    return connection.sql(results.sql(name), params=inputs).pl()
 
 
 def interval(values: Sequence[float], statistic: Any = np.median) -> tuple[float, float, float]:
@@ -125,10 +125,10 @@ def pictures(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[Path]:
     return made
 
 
-def report(folder: Path = results.FOLDER) -> None:
+def report(folder: Path | None = None) -> None:
     """Prints every task's table and draws the pictures."""
     connection = opened(folder)
     for task in TASKS:
         if len(ask(connection, "runs").filter(pl.col("task") == task)):
             print(f"\n{task}\n", *table(connection, task), sep="\n")
-    print("\n" + "\n".join(f"drawn: {path}" for path in pictures(connection, folder)))
+    print("\n" + "\n".join(f"drawn: {path}" for path in pictures(connection, folder or results.KEPT_IN)))

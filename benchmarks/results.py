@@ -10,28 +10,29 @@ import pyarrow.parquet as pq
 from pipeline import db
 from pipeline.store import Store
 
-FOLDER = Path(__file__).parent / "results"
+QUERIES = KEPT_IN = Path(__file__).parent / "results"
 KEPT = ("curves", "ages")
 
 
 def sql(name: str) -> str:
     """The text of `benchmarks/results/NAME.sql`."""
-    return (FOLDER / f"{name}.sql").read_text()
+    return (QUERIES / f"{name}.sql").read_text()
 
 
 def rows(store: Store, name: str, pattern: str = "%.%.%") -> pa.Table:
     """The rows of a query over an archive as it is now, of runs whose name is like `pattern`."""
-    return db.connect(store).execute(sql(name), {"pattern": pattern}).to_arrow_table()
+    return db.connect(store).sql(sql(name), params={"pattern": pattern}).to_arrow_table()
 
 
-def kept(name: str, folder: Path = FOLDER) -> pa.Table | None:
-    """The rows that are kept; null: none are."""
-    path = folder / f"{name}.parquet"
+def kept(name: str, folder: Path | None = None) -> pa.Table | None:
+    """The rows that are kept, in KEPT_IN or elsewhere; null: none are."""
+    path = (folder or KEPT_IN) / f"{name}.parquet"
     return pq.read_table(path) if path.exists() else None
 
 
-def keep(store: Store, folder: Path = FOLDER) -> None:
+def keep(store: Store, folder: Path | None = None) -> None:
     """Adds what the archive has to what is kept. A run that is in both is the archive's."""
+    folder = folder or KEPT_IN
     for name in KEPT:
         new, old = rows(store, name), kept(name, folder)
         if old is not None:
@@ -54,7 +55,7 @@ def ended(store: Store | None = None) -> dict[str, int]:
     found = kept("curves")
     if found is None:
         return {}
-    return dict(_over(found).sql("SELECT run_id, max(iteration) FROM curves GROUP BY 1").fetchall())
+    return dict(_over(found).execute("SELECT run_id, max(iteration) FROM curves GROUP BY 1").fetchall())
 
 
 def best(task: str, arm: str, store: Store | None = None) -> int:
@@ -67,7 +68,7 @@ def best(task: str, arm: str, store: Store | None = None) -> int:
         found.append(old.filter((pc.field("task") == task) & (pc.field("arm") == arm)))
     by = "avg(train_reward) DESC, number"
     chosen = f"SELECT number FROM curves WHERE is_tuning GROUP BY number ORDER BY {by} LIMIT 1"
-    first = _over(pa.concat_tables(found)).sql(chosen).fetchone() if found else None
+    first = _over(pa.concat_tables(found)).execute(chosen).fetchone() if found else None
     return int(first[0]) if first else 0
 
 
