@@ -14,12 +14,16 @@ BETAS, BETAS_NEVER_RESET = (0.3, 1.0), (0.05, 0.2)
 
 @dataclass(frozen=True)
 class Task:
-    """`iterations` of a reporting and of a tuning run; `reach`: accuracies of which is asked when a run gets there."""
+    """`iterations` of a reporting and of a tuning run; `reach`: accuracies of which is asked when a run gets there.
+
+    `tuned_on`: the task whose tuning counts for this one; null: its own.
+    """
 
     iterations: int
     tuning_iterations: int
     reach: tuple[float, ...]
     settings: Settings = field(default_factory=dict)
+    tuned_on: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,9 @@ TASKS = {
     "columns": Task(
         15, 9, (0.4, 0.5, 0.6), {**_sizes(16, 8), "prompts.source": "columns", "generate.max_response_tokens": 80}
     ),
-    **{f"single-{name}": Task(12, 12, (0.5, 0.8, 0.95), settings) for name, settings in _SINGLE.items()},
+    "single-medium": Task(12, 12, (0.5, 0.8, 0.95), _SINGLE["medium"]),
+    "single-easy": Task(12, 0, (0.8, 0.9, 0.95), _SINGLE["easy"], tuned_on="single-medium"),
+    "single-hard": Task(12, 0, (0.2, 0.5, 0.8), _SINGLE["hard"], tuned_on="single-medium"),
 }
 
 _FRESH: Settings = {"replay.schedule": "shares", "replay.shares": [{"fresh": 1.0}]}

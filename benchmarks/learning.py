@@ -92,15 +92,16 @@ class Board:
     def _wanted(self, ended: Mapping[str, int]) -> Iterator[Trial]:
         for name in self._tasks:
             task, tuned = TASKS[name], []
+            tuned_on = task.tuned_on or name
             for arm in self._arms:
-                n_tries = len(ARMS[arm].grid)
-                tries = [Trial(name, arm, TUNING_SEED, number, task.tuning_iterations) for number in range(n_tries)]
+                n_tries, iterations = len(ARMS[arm].grid), TASKS[tuned_on].tuning_iterations
+                tries = [Trial(tuned_on, arm, TUNING_SEED, number, iterations) for number in range(n_tries)]
                 yield from tries
                 if all(ended.get(trial.run_id, 0) >= trial.iterations for trial in tries):
                     tuned.append(arm)
             for seed in self._seeds:
                 for arm in tuned:
-                    yield Trial(name, arm, seed, self._chosen(name, arm), task.iterations * ARMS[arm].times)
+                    yield Trial(name, arm, seed, self._chosen(tuned_on, arm), task.iterations * ARMS[arm].times)
 
     def _chosen(self, task: str, arm: str) -> int:
         if (task, arm) not in self._best:
@@ -175,7 +176,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if asked.quick:
         return quick(archive)
     work(archive, extra, Board(store, asked.tasks, asked.arms, asked.seeds).missing)
-    results.keep(store)
+    with store.lock("learning-results"):
+        results.keep(store)
     report()
 
 
