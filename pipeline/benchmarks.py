@@ -64,11 +64,22 @@ def _find(named: str, heldout: Sequence[str]) -> Found:
         return Found(source_name(None, path), path)
     if named in heldout:
         return Found(named, None)
+    if found := on_hub(named):
+        return found
+    near = difflib.get_close_matches(named, [*heldout, *USUAL], n=1)
+    hint = f"did you mean {near[0]}?" if near else f"usual names are {', '.join(USUAL)}"
+    raise UserError(f"benchmark {named!r} is no file, and the archive has no held-out questions of that name; {hint}")
+
+
+def on_hub(named: str) -> Found | None:
+    """The questions of a usual name, OWNER/NAME or OWNER/NAME:INSIDE, fetched; null: it is none of these.
+
+    Raises:
+        UserError: they cannot be had.
+    """
     address = _HUB.fullmatch(USUAL.get(named, named))
-    if address is None or (formats.suffix(path) in formats.SUFFIXES and not address[3]):
-        near = difflib.get_close_matches(named, [*heldout, *USUAL], n=1)
-        hint = f"did you mean {near[0]}?" if near else f"usual names are {', '.join(USUAL)}"
-        raise UserError(f"benchmark {named!r} is no file, and the archive has no held-out questions of that name; {hint}")
+    if address is None or (not address[3] and formats.suffix(PurePath(named)) in formats.SUFFIXES):
+        return None
     owner, name, inside = address.groups()
     parts = [name, *([names.stem(PurePath(inside))] if inside else [])]
     return Found(named if named in USUAL else as_name("-".join(parts)), _fetched(named, f"{owner}/{name}", inside or ""))
@@ -87,10 +98,10 @@ def _fetched(named: str, repository: str, inside: str) -> Path:
         folder = Path(snapshot_download(repository, repo_type="dataset", allow_patterns=wanted))
     except Exception as error:  # the hub's client raises many kinds; all mean the same here
         reason = str(error).splitlines()[0]
-        raise UserError(f"benchmark {named!r} is no file, and the hub does not give {repository}: {reason}") from None
+        raise UserError(f"{named!r} is no file, and the hub does not give {repository}: {reason}") from None
     path = folder / inside
     if not path.exists():
-        raise UserError(f"benchmark {named!r}: {repository} on the hub has no {inside}")
+        raise UserError(f"{named!r}: the hub's {repository} has no {inside}")
     return path
 
 

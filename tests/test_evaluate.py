@@ -10,18 +10,26 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from pipeline import db, prompts, recipes
+from pipeline import db, evaluate, prompts, recipes
+from pipeline.import_prompts import import_prompts
+from pipeline.run import check, open_run
 from pipeline.store import Store
+from schemas import UserError
+from schemas.enums import Split
 from tests.conftest import invoke, random_model, refused
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data" / "benchmarks"
 # Questions of the model's own kind, whose answers are a digit.
 SUMS = [{"problem": f"{a}+{b}=", "answer": float(a + b)} for a in range(4) for b in range(3)]
 # A policy that knows nothing, asked without a word about them, and answering in four characters.
-QUICK = (
-    *("--set", "prompts.template={problem}", "--set", "generate.max_response_tokens=4"),
-    *("--set", "runtime.engine=transformers", "--set", "runtime.device=cpu", "--set", "runtime.verifier_workers=1"),
-)
+SETTINGS = {
+    "prompts.template": "{problem}",
+    "generate.max_response_tokens": 4,
+    "runtime.engine": "transformers",
+    "runtime.device": "cpu",
+    "runtime.verifier_workers": 1,
+}
+QUICK = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
 
 
 def figures(*questions: list[tuple[str, str | None]], temperature: float = 1.0) -> dict[str, tuple[float, ...]]:
@@ -220,8 +228,6 @@ class TestTheCommand:
 
     def test_what_is_killed_between_two_shards_goes_on(self, tmp_path, base, monkeypatch) -> None:
         """Three questions between two commits; what was committed is not answered again."""
-        from pipeline import evaluate
-
         archive, real, done = tmp_path / "archive", evaluate._answers, []
 
         def dying(*asked: Any) -> Any:
@@ -313,9 +319,66 @@ class TestTheCommand:
         assert ask(tmp_path / "archive", count) == [("sums", "heldout", 3), ("sums", "train", 4)]
         assert ask(tmp_path / "archive", "SELECT count(*) FROM evaluations") == [(3,)]
         said = refused("evaluate", base, "-b", "gpqa", *archive)
-        assert said.endswith("benchmark 'gpqa' is no file, and the hub does not give Idavidrein/gpqa: offline")
+        assert said.endswith("'gpqa' is no file, and the hub does not give Idavidrein/gpqa: offline")
         assert "has no main.csv" in refused("evaluate", base, "-b", "owner/Sums:main.csv", *archive)
         assert asked == [("owner/Sums", "dataset"), ("Idavidrein/gpqa", "dataset"), ("owner/Sums", "dataset")]
+        assert "3 heldout" in invoke("import", "prompts", "owner/Sums", "--source", "mine", *archive[:2]).stdout
+        assert "hub does not give" in refused("import", "prompts", "amc", *archive[:2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({}, [3, 0, 0, 0, 0, 0, 0, 3]),
+        ({"every_iterations": 3}, [3, None, None, 0, None, None, 0, 3]),
+        ({"every_iterations": 3, "sampled_every_iterations": 2}, [3, None, 3, 0, 3, None, 3, 3]),
+        ({"every_iterations": 99, "sampled_every_iterations": 5}, [3, None, None, None, None, 3, None, 3]),
+    ],
+)
+def test_when_a_run_evaluates(tmp_path, monkeypatch, settings, asked) -> None:
+    """At iterations 0 to 7: null not at all, 0 greedily, 3 with so many answers more."""
+    found: dict[str, int] = {}
+
+    def shards(*words: Any) -> list[Any]:
+        found[words[3]] = words[4]
+        return []
+
+    monkeypatch.setattr("pipeline.evaluate.shards", shards)
+    base = str(random_model(tmp_path / "base", 1))
+    named = {f"evaluate.{name}": value for name, value in {"samples_per_prompt": 3, **settings}.items()}
+    config = recipes.load("arithmetic", {"policy.base": base, "runtime.engine": "transformers", **named}, iterations=7)
+    with open_run("iterate", config, tmp_path / "archive") as run:
+        for iteration in range(8):
+            evaluate.evaluate(run, iteration)
+        assert [found.get(run.policy_id(iteration)) for iteration in range(8)] == asked
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_run_on_several_benchmarks(tmp_path) -> None:
+    """Each under its name and by its judge; `progress` has their mean, of policies that answered all of them."""
+    archive = tmp_path / "archive"
+    for name, rows in {"ones": SUMS[:4], "twos": SUMS[4:]}.items():
+        import_prompts(archive, Path(lines(tmp_path / f"{name}.jsonl", rows)), split=Split.HELDOUT)
+    settings = {**SETTINGS, "policy.base": str(random_model(tmp_path / "base", 1)), "evaluate.samples_per_prompt": 8}
+    both = recipes.load("arithmetic", {**settings, "evaluate.benchmarks": ["ones", "twos"]})
+    one = recipes.load("arithmetic", {**settings, "evaluate.benchmarks": ["ones"]})
+    seen = "SELECT heldout_accuracy, heldout_avg_at_k FROM progress WHERE run_id = 'both'"
+    with open_run("iterate", both, archive, name="both") as run:
+        evaluate.evaluate_policy(run.store, one, run.processes, run.base_policy_id)
+        assert ask(archive, seen) == [(None, None)]
+        evaluate.evaluate(run, 0)
+    ((greedy, sampled),) = ask(archive, seen)
+    means = dict(ask(archive, "SELECT temperature, avg(value) FROM scores WHERE score IN ('greedy', 'avg@8') GROUP BY 1"))
+    assert (greedy, sampled) == pytest.approx((means[0], means[1]))
+    assert 0 < sampled < 1
+    assert ask(archive, "SELECT count(*), count(DISTINCT benchmark) FROM evaluations") == [(12 * 9, 2)]
+    named = {name for (name,) in ask(archive, "SELECT DISTINCT benchmark FROM evaluations")}
+    assert set(ask(archive, "SELECT benchmark FROM runs")[0][0].split(", ")) == named
+    lacking = {**settings, "evaluate.benchmarks": ["ones", "threes"]}
+    with pytest.raises(
+        UserError, match=r"evaluate.benchmarks: .* of source 'threes' .*`reval import prompts FILE --source threes"
+    ):
+        check("iterate", recipes.load("arithmetic", lacking), archive)
 
 
 def test_default_names_are_as_ever(trained) -> None:
