@@ -153,10 +153,10 @@ def _answers(
     answers = pa.Table.from_pylist(rows)
     questions = work.take(answers["row"]).select(["prompt_id", "gold_answer"])
     answers = answers.drop_columns(["row"]).append_column("prompt_id", questions["prompt_id"])
-    judge, pool = verifier(asked.benchmark.verifier), processes.judging(asked.benchmark.verifier)
+    judge = verifier(asked.benchmark.verifier)
     with bar(title) as progress:
         gold_answers, texts = questions["gold_answer"].to_pylist(), answers["response_text"].to_pylist()
-        judged = verdicts(pool, judge, gold_answers, texts, progress)
+        judged = verdicts(processes.verifiers(judge.name), judge, gold_answers, texts, progress)
     columns = {name: answers[name] for name in answers.column_names}
     columns |= {name: judged[name] for name in ("verdict", "reward", "extracted_answer")}
     for name, value in {**asked.names(), "verifier_id": judge.verifier_id}.items():

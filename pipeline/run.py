@@ -82,14 +82,8 @@ class Processes:
             self._trainer = Team("pipeline.trainer_process", n_trainers(self._runtime), log=self._log("trainer"))
         return self._trainer
 
-    @property
-    def verifiers(self) -> Pool:
-        """Those that judge as the recipe says."""
-        return self.judging(self._score.verifier)
-
-    def judging(self, asked: str) -> Pool:
-        """Those that judge as a verifier of this name does."""
-        name = verifier(asked).name
+    def verifiers(self, name: str) -> Pool:
+        """Those that judge as the verifier of this name does."""
         if name not in self._pools:
             n_workers = self._runtime.verifier_workers or len(os.sched_getaffinity(0))
             log = self._store.layout.log(self.who, "verifier")

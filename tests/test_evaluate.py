@@ -162,7 +162,7 @@ class TestTheCommand:
         scores = [line.split() for line in said.stdout.splitlines()]
         assert scores[0][:4] == ["policy_id", "benchmark", "temperature", "score"]
         assert [(row[1].split("/")[0], row[3]) for row in scores[1:]] == [
-            (source, score) for source in ("letters", "sums") for score in ("greedy", "avg@2", "maj@2", "pass@2")
+            (source, score) for source in ("letters", "sums") for score in ("greedy", "avg@2", "pass@2", "maj@2")
         ]
         n_answers = (
             "SELECT split_part(benchmark, '/', 1), temperature, count(*) FROM evaluations GROUP BY ALL ORDER BY ALL"
