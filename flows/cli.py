@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import flows.archive  # its commands
+import flows.evaluate  # `reval evaluate`
 import flows.exchange  # those of `reval import` and `export`
 import flows.lineage  # `reval lineage`
 import flows.plan  # `reval plan`
@@ -148,34 +149,6 @@ def retrain(
 
 
 @command
-def evaluate(
-    policy: Annotated[str, typer.Argument(help="A policy of the archive: reval sql 'SELECT policy_id FROM policies'.")],
-    recipe: Annotated[
-        str | None,
-        typer.Option("--recipe", "-r", help="A recipe's name, or a TOML file's path. Default: as the run that made it."),
-    ] = None,
-    archive: Archive = DEFAULT_ARCHIVE,
-    set_: Set = None,
-    verbose: Verbose = False,
-) -> None:
-    """Answer the held-out questions with a policy, greedily and k times each; answers it already gave are kept."""
-    from pipeline import db
-    from pipeline.evaluate import evaluate_policy, evaluated_as
-    from pipeline.recipes import load
-    from pipeline.run import Processes, check
-    from pipeline.store import Store
-
-    config = load(recipe or "arithmetic", set_ or [])
-    if recipe is None:
-        config = load("arithmetic", set_ or [], defaults=evaluated_as(Store(archive, config.runtime.storage), policy))
-    check("evaluate", config, archive, policy_id=policy)
-    store = Store(archive, config.runtime.storage)
-    with closing(Processes(config, store, verbose=verbose)) as processes:
-        evaluate_policy(store, config, processes, policy)
-    print_table(db.query(store, "accuracy", policy_id=policy))
-
-
-@command
 def sql(
     statement: Annotated[
         str,
@@ -187,8 +160,8 @@ def sql(
 ) -> None:
     """Ask the archive. Read-only: a statement can neither write nor reach outside it.
 
-    Views beside the tables: `rollouts`, `progress`, `training`, `lineage`; of verdicts `judges`, `disagreements`; of
-    draws `trajectory_uses`, `update_mix`, `update_ages`, `update_rows`.
+    Views beside the tables: `rollouts`, `progress`, `training`, `lineage`, `scores`; of verdicts `judges`,
+    `disagreements`; of draws `trajectory_uses`, `update_mix`, `update_ages`, `update_rows`.
 
     `DESCRIBE rollouts` lists columns; `SELECT table_name, column_name, comment FROM duckdb_columns()` explains them.
     The table `references` wants double quotes.

@@ -57,7 +57,13 @@ Strict = Annotated[bool, typer.Option("--strict", help="A bad row stops the impo
 @import_app.command("prompts")
 @guarded
 def import_prompts(
-    file: File,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="JSONL, JSON, CSV or Parquet, also .gz; a folder of these; a Hugging Face datasets folder; of its hub "
+            "OWNER/NAME, OWNER/NAME:FILE, or one of aime24, aime25, amc, math, minerva, olympiad, gpqa."
+        ),
+    ],
     map_: Map = None,
     source: Origin = None,
     split: Annotated[
@@ -68,11 +74,14 @@ def import_prompts(
 ) -> None:
     """Add questions with their gold answers. GSM8K's `#### 18` and `\\boxed{18}` are understood.
 
-    Train on them: `reval iterate --set prompts.source=NAME` with a policy of yours.
+    Train on them: `reval iterate --set prompts.source=NAME` with a policy of yours. Evaluate on them: `reval evaluate`.
     """
+    from pipeline.benchmarks import on_hub
     from pipeline.import_prompts import import_prompts as run
     from pipeline.imports import parse_map
 
+    if not file.exists() and (found := on_hub(str(file))):
+        file, source = found.path, source or found.source
     outcome = run(
         *(archive, file),
         columns=parse_map(map_ or []),

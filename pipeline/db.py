@@ -51,6 +51,7 @@ VIEWS = (
     "update_mix",
     "update_rows",
     "lineage",
+    "scores",
 )
 
 

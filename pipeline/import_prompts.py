@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import formats
-from pipeline.formats import BadRow, Columns, Reject, Row, names, values
+from pipeline.formats import BadRow, Columns, Reject, Row, benchmarks, names, values
 from pipeline.formats.files import beginning
 from pipeline.formats.rows import ALIASES
 from pipeline.imports import Built, Outcome, ask, bring, check_map, source_name
@@ -76,8 +76,9 @@ class Questions:
         self._seen: dict[int, Split] = {}
 
     def parse(self, row: Row) -> list[Question]:
-        problem, _ = values.problem(self._columns.find(row.values, "problem", ALIASES["problem"]))
-        gold_answer = values.gold(self._columns.find(row.values, "gold_answer", ALIASES["gold_answer"]))
+        said = row.values if self._columns.mapped else benchmarks.plain(row.values)
+        problem, _ = values.problem(self._columns.find(said, "problem", ALIASES["problem"]))
+        gold_answer = values.gold(self._columns.find(said, "gold_answer", ALIASES["gold_answer"]))
         if gold_answer is None:
             raise BadRow(
                 "no gold answer (answer, ground_truth, solution …); name its column with --map gold_answer=COLUMN"

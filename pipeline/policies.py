@@ -26,7 +26,7 @@ def base_policy(store: Store, config: Config, trainer: Callable[[], Team]) -> st
     """
     if config.policy.base == EMBEDDED:
         return _embedded(store, config, trainer)
-    return _external(store, config.policy.base)
+    return external(store, find_base(config.policy.base), config.policy.base)
 
 
 def known_base(store: Store, config: Config) -> str | None:
@@ -72,8 +72,8 @@ def _embedded_id(config: Config) -> str:
     return f"arithmetic-base-{digest(*_how(config).values())[:8]}"
 
 
-def find_base(base: str) -> Path:
-    """The folder of a user's own base policy, fetched from the hub if it is a hub's name.
+def find_base(base: str, asked: str = "policy.base") -> Path:
+    """The folder of a user's own policy, fetched from the hub if it is a hub's name; `asked` says in messages what it is.
 
     Raises:
         UserError: it is neither a folder with a model in it, nor a name the hub knows.
@@ -86,16 +86,19 @@ def find_base(base: str) -> Path:
             folder = Path(snapshot_download(base))
         except Exception as error:  # the hub's client raises many kinds; all mean the same here
             reason = str(error).splitlines()[0]
-            raise UserError(f"policy.base {base!r} is not a folder, and the hub does not give it: {reason}") from None
+            raise UserError(f"{asked} {base!r} is not a folder, and the hub does not give it: {reason}") from None
     folder = folder.resolve()
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise UserError(f"policy.base {folder} is not a model folder: it wants config.json and *.safetensors files")
+        raise UserError(f"{asked} {folder} is not a model folder: it wants config.json and *.safetensors files")
     return folder
 
 
-def _external(store: Store, base: str) -> str:
-    folder = find_base(base)
+def external(store: Store, folder: Path, base: str) -> str:
+    """The id of a user's own policy; adds it to the archive if it is not there. It stays where it is.
 
+    Args:
+        base: what the user calls it, a folder or a hub's name; its last part is in the id, and a digest of the weights.
+    """
     weights = weights_digest(folder)
     stem = re.sub(r"[^a-z0-9._-]+", "-", Path(base).name.lower()).strip("-.") or "policy"
     policy_id = f"{stem[:40]}-{weights[:8]}"

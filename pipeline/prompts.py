@@ -1,5 +1,7 @@
 """Questions: where they come from, and how a problem becomes the token ids an engine is given."""
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,6 +19,17 @@ from schemas.enums import Split
 EMBEDDED = "arithmetic"
 # Verifiers whose evaluations are named as they were when there was no other; labels judge no answer to a benchmark.
 USUAL = ("math", IMPORTED)
+# Who judges answers to a benchmark whose gold answers are all letters, where the recipe names none but the usual one.
+LETTERED = "multiple_choice"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The held-out questions of a source, who judges answers to them, and what `evaluations` calls the two together."""
+
+    source: str
+    verifier: str
+    name: str
 
 
 def source(config: Config) -> str:
@@ -25,27 +38,46 @@ def source(config: Config) -> str:
     return f"{name}-{seed}" if seed and name == EMBEDDED else name
 
 
-def benchmark(config: Config) -> str:
-    """The name of a recipe's evaluation: its held-out questions and whatever else decides an answer to them."""
+def benchmarks(store: Store, config: Config) -> list[Benchmark]:
+    """What a recipe's policies are evaluated on."""
+    usual = config.score.verifier
+    if not config.evaluate.benchmarks:
+        return [Benchmark(source(config), usual, _named(config, source(config), usual))]
+    lettered = db.query(store, "lettered_sources")["source"].to_pylist() if usual in USUAL else []
+    judged = [(name, LETTERED if name in lettered else usual) for name in config.evaluate.benchmarks]
+    return [Benchmark(name, judge, _named(config, name, judge)) for name, judge in judged]
+
+
+def _named(config: Config, source: str, judge: str) -> str:
+    """The name of an evaluation: its held-out questions and whatever else decides an answer to them."""
     how: tuple[Any, ...] = (config.prompts.template, config.generate.max_response_tokens, config.evaluate.max_prompts)
-    if config.score.verifier not in USUAL:
-        how = (*how, config.score.verifier)
-    return f"{source(config)}/{Split.HELDOUT}@{digest(*how)[:6]}"
+    if judge not in USUAL:
+        how = (*how, judge)
+    return f"{source}/{Split.HELDOUT}@{digest(*how)[:6]}"
 
 
-def check(store: Store | None, config: Config) -> None:
-    """Finds out whether a recipe's questions are to be had; a null store is an archive that is not there yet.
+def check(store: Store | None, config: Config, flow: str, coming: Collection[str] = ()) -> None:
+    """Finds out whether the questions that a flow asks are to be had; a null store is an archive that is not there yet.
+
+    Args:
+        coming: sources that will be there.
 
     Raises:
         UserError: they are not made here, and no import brought them.
     """
-    name = config.prompts.source
-    if name == EMBEDDED:
-        return
-    found = db.query(store, "prompt_sources")["source"].to_pylist() if store else []
-    if name not in found:
-        there = f"the archive has {', '.join(found)}" if found else "the archive has no questions yet"
-        raise UserError(f"prompts.source = {name!r}: {there}; `reval import prompts FILE --source {name}` brings some")
+    found = db.query(store, "prompt_sources").to_pylist() if store else []
+    there = ", ".join(row["source"] for row in found)
+    has = f"the archive has {there}" if there else "the archive has no questions yet"
+    name, evaluated = config.prompts.source, config.evaluate.benchmarks if flow in ("iterate", "evaluate") else []
+    asked = flow != "evaluate" or not evaluated
+    if asked and name != EMBEDDED and name not in {row["source"] for row in found}:
+        raise UserError(f"prompts.source = {name!r}: {has}; `reval import prompts FILE --source {name}` brings some")
+    heldout = {row["source"] for row in found if row["n_heldout"]}
+    if lacking := [each for each in evaluated if each not in heldout and each not in coming]:
+        raise UserError(
+            f"evaluate.benchmarks: there are no held-out questions of source {lacking[0]!r} ({has}); "
+            f"`reval import prompts FILE --source {lacking[0]} --split heldout` brings some"
+        )
 
 
 def ensure(store: Store, config: Config) -> None:
@@ -54,7 +86,7 @@ def ensure(store: Store, config: Config) -> None:
     Raises:
         UserError: see `check`.
     """
-    check(store, config)
+    check(store, config, "init")
     name = source(config)
     if config.prompts.source != EMBEDDED:
         return
@@ -96,7 +128,8 @@ def tokenizer(location: str) -> Any:
 def encode(location: str, settings: Prompts, problems: list[str]) -> list[list[int]]:
     """Token ids of each problem in its prompt, special tokens as the template writes them and no others."""
     texts = [settings.template.replace("{problem}", problem) for problem in problems]
-    ids: list[list[int]] = tokenizer(location)(texts, add_special_tokens=False)["input_ids"]
+    # Without `verbose=False` it warns of long ones, whose fate is the caller's.
+    ids: list[list[int]] = tokenizer(location)(texts, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
 

@@ -3,9 +3,8 @@
 import difflib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +57,7 @@ class Processes:
         # Whose logs they write.
         self.who = "reval"
         self._trainer: Team | None = None
+        self._pools: dict[str, Pool] = {}
 
     def engine(self, location: str) -> EngineProcess:
         """The engine, holding the weights at `location`."""
@@ -87,12 +87,13 @@ class Processes:
             self._trainer = Team("pipeline.trainer_process", n_trainers(self._runtime), log=self._log("trainer"))
         return self._trainer
 
-    @cached_property
-    def verifiers(self) -> Pool:
-        n_workers = self._runtime.verifier_workers or len(os.sched_getaffinity(0))
-        log = self._store.layout.log(self.who, "verifier")
-        name = verifier(self._score.verifier).name
-        return Pool("pipeline.verifier_process", n_workers, self._score.max_seconds, log, name=name)
+    def verifiers(self, name: str) -> Pool:
+        """Those that judge as the verifier of this name does."""
+        if name not in self._pools:
+            n_workers = self._runtime.verifier_workers or len(os.sched_getaffinity(0))
+            log = self._store.layout.log(self.who, "verifier")
+            self._pools[name] = Pool("pipeline.verifier_process", n_workers, self._score.max_seconds, log, name=name)
+        return self._pools[name]
 
     @property
     def _take_turns(self) -> bool:
@@ -106,8 +107,8 @@ class Processes:
             self._engine.close()
         if self._trainer is not None:
             self._trainer.close()
-        if "verifiers" in self.__dict__:
-            self.verifiers.close()
+        for pool in self._pools.values():
+            pool.close()
 
 
 class Run:
@@ -204,8 +205,13 @@ def check(
     name: str | None = None,
     policy_id: str | None = None,
     at: str | None = None,
+    coming: Collection[str] = (),
 ) -> None:
     """Finds what is wrong with a request before anything is made for it.
+
+    Args:
+        policy_id: the policy that is retrained or evaluated; null: it is not in the archive yet.
+        coming: sources of questions that the request itself will bring.
 
     Raises:
         UserError: the run's name cannot be one or belongs to a run with other settings (the message names the first that
@@ -229,13 +235,14 @@ def check(
             raise UserError(
                 "retrain.runs, retrain.policies and retrain.where say what `reval retrain` draws from; leave them out"
             )
-    if config.policy.base != EMBEDDED:
+    if config.policy.base != EMBEDDED and flow != "evaluate":
         find_base(config.policy.base)
-    if flow in ("iterate", "init") and Store.vacant(archive, config.runtime.storage):
-        prompts.check(None, config)
+    begins = flow in ("iterate", "init") or (flow == "evaluate" and policy_id is None)
+    if begins and Store.vacant(archive, config.runtime.storage):
+        prompts.check(None, config, flow, coming)
         return
     store = Store(archive, config.runtime.storage)
-    prompts.check(store, config)
+    prompts.check(store, config, flow, coming)
     if policy_id is not None:
         policy_location(store, policy_id)
     state = versions.resolve(store, at)
@@ -392,7 +399,7 @@ def _record(store: Store, run_id: str, flow: str, config: Config, policy_id: str
         "recipe": config.recipe,
         "config": config.record_json(),
         "base_policy_id": policy_id,
-        "benchmark": prompts.benchmark(config),
+        "benchmark": ", ".join(each.name for each in prompts.benchmarks(store, config)),
         "n_iterations": config.iterations,
         "snapshot_id": snapshot_id or (newest[0] if newest else None),
     }

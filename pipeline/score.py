@@ -107,9 +107,8 @@ def _judged(
     title: str,
 ) -> Mapping[str, pa.Table]:
     texts = fetch(store, work["trajectory_id"].to_pylist(), ["response_text"])
-    found = verdicts(
-        processes.verifiers, judge, work["gold_answer"].to_pylist(), texts["response_text"].to_pylist(), progress
-    )
+    pool = processes.verifiers(judge.name)
+    found = verdicts(pool, judge, work["gold_answer"].to_pylist(), texts["response_text"].to_pylist(), progress)
     failed = Counter(found.filter(pc.is_null(found["reward"]))["verdict"].to_pylist())
     if failed:
         counts = ", ".join(f"{n} {verdict}" for verdict, n in sorted(failed.items()))

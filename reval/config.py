@@ -213,10 +213,14 @@ class Train(Section):
 class Evaluate(Section):
     every_iterations: int = Field(1, ge=1)
     """Greedy accuracy on the held-out problems is taken every so many iterations, and at the first and last."""
-    max_prompts: int = Field(400, ge=1)
-    """Held-out problems used, the first so many by id."""
+    benchmarks: list[str] = []
+    """The sources whose held-out problems these are, each a benchmark by itself; empty: that of `prompts`."""
+    max_prompts: Annotated[int, Field(ge=1)] | Literal["all"] = 400
+    """Held-out problems used of each benchmark, the first so many by id: ids are digests, so it is a random sample."""
     samples_per_prompt: int = Field(4, ge=0)
-    """avg@k: answers per problem at generation's temperature, at the first and the last iteration; 0 is none."""
+    """k of avg@k, pass@k, maj@k: answers per problem at generation's temperature; 0 is none."""
+    sampled_every_iterations: int = Field(0, ge=0)
+    """These answers are given every so many iterations, and at the first and last; 0: at these alone."""
 
 
 class Keep(Section):

@@ -15,7 +15,7 @@ from schemas.table import Column as C
 # null, is a table's `version` instead, and old archives take it on when they are opened.
 ARCHIVE_FORMAT = 1
 # The first reval that reads what this one writes: what an older one tells its user to install.
-READABLE_SINCE = "0.5.0"
+READABLE_SINCE = "0.6.0"
 
 TOKENS = pa.list_(pa.int32())
 LOGPROBS = pa.list_(pa.float32())
@@ -53,7 +53,7 @@ _TABLES = (
             C("recipe", TEXT, "The recipe it started from."),
             C("config", TEXT, "The settings that decide its rows, as JSON."),
             C("base_policy_id", TEXT, "The policy it starts from."),
-            C("benchmark", TEXT, "What its policies are evaluated on; see evaluations."),
+            C("benchmark", TEXT, "What its policies are evaluated on; see evaluations. Several have ', ' between them."),
             C("n_iterations", INT, "Iterations asked for when it began; a later call may ask for more."),
             C("snapshot_id", TEXT, "The snapshot it began from.", null="it began on an empty archive"),
         ),
@@ -212,7 +212,14 @@ _TABLES = (
             C("finish_reason", TEXT, "Why the answer ended.", enum=enums.FinishReason),
             C("n_response_tokens", INT, "Tokens in the answer."),
             C("response_text", TEXT, "The answer decoded."),
+            C(
+                "extracted_answer",
+                TEXT,
+                "The answer as read from the text, cut at 1,000 characters.",
+                null="none was read, or made by reval 0.5 or before",
+            ),
         ),
+        version=2,
     ),
     Table(
         "snapshots",

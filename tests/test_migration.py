@@ -32,6 +32,7 @@ NEW_COLUMNS = {
     "draws": ("rule", "deviation"),
     "updates": ("entropy", "clipped_share"),
     "passes": ("micro_batch_tokens", "verifier_id", "batching"),
+    "evaluations": ("extracted_answer",),
     "snapshots": ("n_rows",),
 }
 NEVER_NULL = {

@@ -51,6 +51,12 @@ def test_the_papers_recipes_have_its_numbers(recipe) -> None:
     assert config.prompts.template.replace("{problem}", "1+1?") == (
         "1+1? Let's think step by step and output the final answer within \\boxed{}."
     )
+    made, trained, evaluated = config.generate, config.train, config.evaluate
+    assert (made.prompts_per_iteration, made.samples_per_prompt, made.temperature) == (128, 8, 1.0)
+    assert (made.max_response_tokens, trained.max_grad_norm, trained.objective) == (8192, 1.0, "reval")
+    assert (settings.rule, settings.schedule, trained.baseline) == ("fifo", "paper_appendix_a", "group_mean")
+    assert evaluated.benchmarks == ["aime24", "aime25", "amc", "math", "minerva", "olympiad", "gpqa"]
+    assert (evaluated.samples_per_prompt, evaluated.sampled_every_iterations, evaluated.every_iterations) == (16, 10, 10)
 
 
 @pytest.mark.parametrize("schedule", ["paper_algorithm_1", "paper_appendix_a"])

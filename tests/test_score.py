@@ -397,10 +397,12 @@ class TestRewards:
         invoke("check", "-a", str(archive))
 
 
-def test_what_another_verifier_says_of_a_benchmark_is_another_benchmark() -> None:
+def test_what_another_verifier_says_of_a_benchmark_is_another_benchmark(trained) -> None:
     """Its answers are evaluated anew; labels, which judge none, leave the usual verifier's."""
+    store = Store(trained.archive)
     names = {
-        name: prompts.benchmark(Config(recipe="x", score={"verifier": name})) for name in ("math", "imported", "exact")
+        name: prompts.benchmarks(store, Config(recipe="x", score={"verifier": name}))[0].name
+        for name in ("math", "imported", "exact")
     }
     assert names["math"] == names["imported"] != names["exact"]
 

@@ -7,12 +7,13 @@ the row says. Here they are named, and a file's is found out from its first row.
 from types import ModuleType
 
 from pipeline.formats import gsm8k, names, prime_rl, rows, trl, values, verl
-from pipeline.formats.files import Reject, Row, Source, find, read, reject, suffix, survey
+from pipeline.formats.files import SUFFIXES, Reject, Row, Source, find, read, reject, suffix, survey
 from pipeline.formats.rows import Rollout
 from pipeline.formats.values import BadRow, Columns
 
 __all__ = [
     "ROLLOUTS",
+    "SUFFIXES",
     "BadRow",
     "Columns",
     "Reject",

@@ -15,7 +15,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any, cast
 
 import pyarrow as pa
@@ -136,9 +136,9 @@ def read(source: Source) -> Iterator[Row | Reject]:
         yield reject(source, last + 1, f"the file is damaged from here on: {reason}", "")
 
 
-def suffix(path: Path) -> str:
+def suffix(path: PurePath) -> str:
     """A file's ending in lower case, of `a.jsonl.gz` `.jsonl`."""
-    return Path(path.stem).suffix.lower() if path.suffix == ".gz" else path.suffix.lower()
+    return PurePath(path.stem).suffix.lower() if path.suffix == ".gz" else path.suffix.lower()
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -21,6 +21,14 @@ Overrides = dict[str, Any] | list[str] | str
 
 # What retraining draws from unless it is told otherwise.
 RETRAIN = {"replay.window_trajectories": "all", "replay.if_short": "refuse"}
+# How a policy that no run here made is asked a benchmark's questions, unless told otherwise: as the paper's are.
+BENCHMARK = {
+    "prompts.template": "{problem} Let's think step by step and output the final answer within \\boxed{}.",
+    "generate.temperature": 1.0,
+    "generate.max_response_tokens": 8192,
+    "evaluate.samples_per_prompt": 16,
+    "evaluate.max_prompts": "all",
+}
 
 
 def load(

@@ -1,5 +1,6 @@
 -- progress: one row per run and finished training pass, and iteration 0 for the policy the run began with.
--- Rewards are of the iteration's own new rollouts, accuracies of the policy the iteration ended with. No order.
+-- Rewards are of the iteration's own new rollouts, accuracies of the policy the iteration ended with; of several benchmarks
+-- the mean, once the policy answered all of them. No order.
 WITH reached AS (
     SELECT run_id, 0 AS iteration, base_policy_id AS policy_id, NULL AS pass_id, NULL AS loss FROM runs
     UNION ALL
@@ -8,20 +9,32 @@ WITH reached AS (
 fresh AS (
     SELECT run_id, iteration, avg(reward) AS train_reward FROM rollouts GROUP BY ALL
 ),
+asked AS (
+    SELECT
+        run_id, unnest(string_split(benchmark, ', ')) AS benchmark, len(string_split(benchmark, ', ')) AS n_benchmarks,
+        json_extract(config, '$.generate.temperature')::DOUBLE AS temperature
+    FROM runs
+),
 -- Taken together before the join: an archive of many runs has as many pairs of a run and an answer as its square.
 answered AS (
     SELECT policy_id, benchmark, temperature, avg((verdict = 'correct')::INT) AS accuracy FROM evaluations GROUP BY ALL
 ),
+accuracies AS (
+    SELECT
+        a.run_id, a.n_benchmarks, e.policy_id, e.benchmark,
+        any_value(e.accuracy) FILTER (e.temperature = 0) AS greedy,
+        any_value(e.accuracy) FILTER (e.temperature = a.temperature) AS sampled
+    FROM answered e
+    JOIN asked a USING (benchmark)
+    GROUP BY ALL
+),
 heldout AS (
     SELECT
-        r.run_id, a.policy_id,
-        any_value(a.accuracy) FILTER (a.temperature = 0) AS heldout_accuracy,
-        any_value(a.accuracy) FILTER (
-            a.temperature = json_extract(r.config, '$.generate.temperature')::DOUBLE
-        ) AS heldout_avg_at_k
-    FROM answered a
-    JOIN runs r USING (benchmark)
-    GROUP BY ALL
+        run_id, policy_id,
+        CASE WHEN count(greedy) = n_benchmarks THEN avg(greedy) END AS heldout_accuracy,
+        CASE WHEN count(sampled) = n_benchmarks THEN avg(sampled) END AS heldout_avg_at_k
+    FROM accuracies
+    GROUP BY run_id, policy_id, n_benchmarks
 ),
 drawn AS (
     SELECT

@@ -1,0 +1,7 @@
+-- No inputs. One row per source whose held-out questions all have a letter from A to D for their gold answer. By source.
+SELECT source
+FROM prompts
+WHERE split = 'heldout'
+GROUP BY source
+HAVING bool_and(regexp_full_match(trim(gold_answer), '\(?[A-D]\)?'))
+ORDER BY source
