@@ -66,33 +66,47 @@ TASKS = {
     "single-hard": Task(12, 0, (0.2, 0.5, 0.8), _SINGLE["hard"], tuned_on="single-medium"),
 }
 
-_FRESH: Settings = {"replay.schedule": "shares", "replay.shares": [{"fresh": 1.0}]}
 _NEVER: Settings = {"train.reset_every_iterations": 0}
+# What updates are made of, besides the draw rules themselves (the paper's appendix A: one on the fresh batch, the others from
+# the window, which holds that too). `half`: after one on the fresh batch, half of each is fresh and half is older.
+_SHARES = {"fresh": [{"fresh": 1.0}], "half": [{"fresh": 1.0}, {"fresh": 0.5, "fifo": "rest"}]}
 
 
-def _replay(rule: str, n_updates: int) -> Settings:
-    return {"replay.rule": rule, "replay.updates_per_iteration": n_updates}
-
-
-def _fresh(n_updates: int) -> Settings:
-    return {**_FRESH, "replay.updates_per_iteration": n_updates}
+def _updates(how: str, n_updates: int) -> Settings:
+    """So many updates an iteration, of fresh rows, half of them, or as a draw rule says."""
+    found: Settings = {"replay.updates_per_iteration": n_updates}
+    if how in _SHARES:
+        return {**found, "replay.schedule": "shares", "replay.shares": _SHARES[how][:n_updates]}
+    return {**found, "replay.rule": how}
 
 
 def _arms() -> dict[str, Arm]:
-    found = {"reval-fresh": Arm("reval", _fresh(1)), "reval-fresh-k4": Arm("reval", _fresh(4))}
+    found = {"reval-fresh": Arm("reval", _updates("fresh", 1))}
+    for k in (4, 8):
+        found |= {f"reval-{how}-k{k}": Arm("reval", _updates(how, k)) for how in _SHARES}
     for rule in ("fifo", "keep_correct", "fresh_priority"):
         for k in (4, 2, 8):
-            found[f"reval-{rule}-k{k}"] = Arm("reval", _replay(rule, k))
-            found[f"reval-{rule}-k{k}-noreset"] = Arm("reval", {**_replay(rule, k), **_NEVER})
-    found["tbrm-fifo-k4"] = Arm("tbrm", {**_replay("fifo", 4), **_NEVER, "train.baseline": "raw"})
+            found[f"reval-{rule}-k{k}"] = Arm("reval", _updates(rule, k))
+            found[f"reval-{rule}-k{k}-noreset"] = Arm("reval", {**_updates(rule, k), **_NEVER})
+    found["reval-recency-k4"] = Arm("reval", {**_updates("recency", 4), "replay.recency.gamma": 0.5})
+    found["tbrm-fifo-k4"] = Arm("tbrm", {**_updates("fifo", 4), **_NEVER, "train.baseline": "raw"})
     for objective in ("grpo", "reinforce"):  # what a reference is to others is only reported of these: it stays
-        found[f"{objective}-fresh"] = Arm(objective, {**_fresh(1), **_NEVER}, times=2 if objective == "grpo" else 1)
-        found[f"{objective}-fresh-k4"] = Arm(objective, {**_fresh(4), **_NEVER})
+        times = 2 if objective == "grpo" else 1
+        found[f"{objective}-fresh"] = Arm(objective, {**_updates("fresh", 1), **_NEVER}, times=times)
         for k in (4, 8):
-            found[f"{objective}-fifo-k{k}"] = Arm(objective, {**_replay("fifo", k), **_NEVER})
+            for how in ("fresh", "half", "fifo"):
+                found[f"{objective}-{how}-k{k}"] = Arm(objective, {**_updates(how, k), **_NEVER})
     return found
 
 
 ARMS = _arms()
-# What `--quick` compares, and what every task has.
-CORE = ("reval-fresh", "reval-fifo-k4", "grpo-fresh", "grpo-fifo-k4", "reinforce-fresh", "reinforce-fifo-k4")
+# What `--quick` compares.
+CORE = (
+    "grpo-fresh",
+    "reval-fresh",
+    "grpo-fresh-k4",
+    "reval-fresh-k4",
+    "grpo-fifo-k4",
+    "reval-fifo-k4",
+    "reinforce-fifo-k4",
+)

@@ -53,7 +53,7 @@ def small(monkeypatch, tmp_path, model_folder) -> Path:
     monkeypatch.setattr("pipeline.arithmetic.problems", lambda seed: [(f"{n}+1=", str(n + 1), s) for n, s in SPLIT])
     monkeypatch.setitem(TASKS, "tiny", Task(2, 1, (0.5,), settings))
     for name in ("a", "grpo-fresh"):
-        monkeypatch.setitem(ARMS, name, Arm("reinforce", arms._fresh(1) | {"train.reset_every_iterations": 0}))
+        monkeypatch.setitem(ARMS, name, Arm("reinforce", arms._updates("fresh", 1) | {"train.reset_every_iterations": 0}))
     monkeypatch.setattr(arms, "RATES", arms.RATES[:2])
     monkeypatch.setattr(results, "KEPT_IN", tmp_path)
     return tmp_path / "archive"
