@@ -67,8 +67,8 @@ TASKS = {
 }
 
 _NEVER: Settings = {"train.reset_every_iterations": 0}
-# What updates are made of, besides the draw rules by themselves (the paper's appendix A: the first is the fresh batch, the
-# others come from the window, which holds that too). `half`: after one on the fresh batch, half of each is older.
+# What updates are made of, besides the draw rules (the paper's appendix A: first the fresh batch, then draws from the
+# window, which holds that too). `half`: after one on the fresh batch, half of each is older.
 _SHARES = {"fresh": [{"fresh": 1.0}], "half": [{"fresh": 1.0}, {"fresh": 0.5, "fifo": "rest"}]}
 
 

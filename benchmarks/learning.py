@@ -124,7 +124,7 @@ def run(trial: Trial, config: Config, archive: str, processes: Processes) -> Non
 
 def work(archive: str, extra: Mapping[str, Settings], missing: Callable[[], list[Trial]]) -> None:
     """Makes what is missing, the first first. What another process is at is left to it."""
-    store = Store(archive)
+    store, n_made, since = Store(archive), 0, time.perf_counter()
     with closing(Processes(load("arithmetic"), store)) as processes:
         while trials := missing():
             for trial in trials:
@@ -135,8 +135,9 @@ def work(archive: str, extra: Mapping[str, Settings], missing: Callable[[], list
                     continue
                 for _ in compact(store):  # thousands of commits would be as many files
                     pass
-                n_left = len(missing())
-                print(f"{trial.run_id} in {time.perf_counter() - began:.0f} s; {n_left} runs are left", flush=True)
+                now, n_left, n_made = time.perf_counter(), len(missing()), n_made + 1
+                left = f"{n_left} runs are left, about {n_left * (now - since) / n_made / 60:.0f} min"
+                print(f"{trial.run_id} in {now - began:.0f} s; {left}", flush=True)
                 break  # what is wanted next may be another now
             else:
                 time.sleep(5)
