@@ -52,7 +52,7 @@ class Trial:
 
     @property
     def run_id(self) -> str:
-        return f"{self.task}.{self.arm}.{f't{self.number}' if self.seed == TUNING_SEED else f's{self.seed}'}"
+        return f"{self.task}.{self.arm}.t{self.number}.s{self.seed}"
 
     def config(self, extra: Settings) -> Config:
         arm = ARMS[self.arm]

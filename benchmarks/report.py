@@ -17,14 +17,17 @@ SHOWN = ("grpo-fresh", "grpo-fifo-k4", "reval-fresh", "reval-fifo-k4", "reinforc
 
 
 def opened(folder: Path | None = None) -> duckdb.DuckDBPyConnection:
-    """The kept rows, and the view `accuracies` over them."""
+    """The kept rows, and the views over them."""
     connection = duckdb.connect()
     for name in results.KEPT:
         connection.register(name, results.kept(name, folder))
-    tasks = [{"task": name, "iterations": task.iterations} for name, task in TASKS.items()]
+    tasks = [
+        {"task": name, "tuned_on": task.tuned_on or name, "iterations": task.iterations} for name, task in TASKS.items()
+    ]
     wanted = [{"task": name, "threshold": reach} for name, task in TASKS.items() for reach in task.reach]
     connection.register("tasks", pl.DataFrame(tasks).to_arrow()).register("wanted", pl.DataFrame(wanted).to_arrow())
-    connection.execute(f"CREATE VIEW accuracies AS {results.sql('accuracies')}")
+    for view in ("tuned", "accuracies"):
+        connection.execute(f"CREATE VIEW {view} AS {results.sql(view)}")
     return connection
 
 

@@ -19,7 +19,7 @@ def sql(name: str) -> str:
     return (QUERIES / f"{name}.sql").read_text()
 
 
-def rows(store: Store, name: str, pattern: str = "%.%.%") -> pa.Table:
+def rows(store: Store, name: str, pattern: str = "%.%.t%.s%") -> pa.Table:
     """The rows of a query over an archive as it is now, of runs whose name is like `pattern`."""
     return db.connect(store).sql(sql(name), params={"pattern": pattern}).to_arrow_table()
 
@@ -31,20 +31,24 @@ def kept(name: str, folder: Path | None = None) -> pa.Table | None:
 
 
 def keep(store: Store, folder: Path | None = None) -> None:
-    """Adds what the archive has to what is kept. A run that is in both is the archive's."""
-    folder = folder or KEPT_IN
+    """Adds what the archive has to what is kept, or to a copy of the kept tuning in another folder.
+
+    A run that is in both is the archive's.
+    """
     for name in KEPT:
-        new, old = rows(store, name), kept(name, folder)
+        new, old = rows(store, name), kept(name)
         if old is not None:
             connection = duckdb.connect()
             connection.register("new", new).register("old", old)
+            which = "" if folder is None else "AND run_id LIKE '%.s0'"
             new = connection.sql(
-                "SELECT * FROM old WHERE run_id NOT IN (SELECT run_id FROM new) UNION ALL BY NAME SELECT * FROM new "
-                "ORDER BY ALL"
+                f"SELECT * FROM old WHERE run_id NOT IN (SELECT run_id FROM new) {which} UNION ALL BY NAME "
+                "SELECT * FROM new ORDER BY ALL"
             ).to_arrow_table()
-        temporary = folder / f".{name}.tmp"
+        into = folder or KEPT_IN
+        temporary = into / f".{name}.tmp"
         pq.write_table(new, temporary, compression="zstd", compression_level=9)
-        temporary.rename(folder / f"{name}.parquet")
+        temporary.rename(into / f"{name}.parquet")
 
 
 def ended(store: Store | None = None) -> dict[str, int]:
@@ -59,17 +63,12 @@ def ended(store: Store | None = None) -> dict[str, int]:
 
 
 def best(task: str, arm: str, store: Store | None = None) -> int:
-    """The try of an arm's grid with the highest mean of its curve, of those in an archive and those that are kept.
-
-    Of equals the first; of none that too.
-    """
-    found = [rows(store, "curves", f"{task}.{arm}.t%")] if store else []
+    """The try that counts, of those in an archive and those that are kept; of none the first."""
+    found = [rows(store, "curves", f"{task}.{arm}.%.s0")] if store else []
     if (old := kept("curves")) is not None:
         found.append(old.filter((pc.field("task") == task) & (pc.field("arm") == arm)))
-    by = "avg(train_reward) DESC, number"
-    chosen = f"SELECT number FROM curves WHERE is_tuning GROUP BY number ORDER BY {by} LIMIT 1"
-    first = _over(pa.concat_tables(found)).execute(chosen).fetchone() if found else None
-    return int(first[0]) if first else 0
+    first = _over(pa.concat_tables(found)).execute(sql("tuned")).fetchone() if found else None
+    return int(first[2]) if first else 0
 
 
 def _over(curves: pa.Table) -> duckdb.DuckDBPyConnection:

@@ -67,9 +67,13 @@ def test_what_is_done_is_not_done_again(small, warm, capsys, monkeypatch) -> Non
         learning.main(["--archive", str(archive), "--tasks", "tiny", *words])
         return [line.split()[0] for line in capsys.readouterr().out.splitlines() if "runs are left" in line]
 
-    assert made("--arms", "a", "--seeds", "1") == ["tiny.a.t0", "tiny.a.t1", "tiny.a.s1"]
+    assert made("--arms", "a", "--seeds", "1") == [
+        "tiny.a.t0.s0",
+        "tiny.a.t1.s0",
+        f"tiny.a.t{results.best('tiny', 'a')}.s1",
+    ]
     kept = pq.read_table(results.KEPT_IN / "curves.parquet")
-    assert sorted(set(kept["run_id"].to_pylist())) == ["tiny.a.s1", "tiny.a.t0", "tiny.a.t1"]
+    assert len(set(kept["run_id"].to_pylist())) == 3
     assert max(kept["n_generated"].to_pylist()) == 8
     assert made("--arms", "a", "--seeds", "1") == []
     # An archive that is gone is not made again either, if its runs were kept; what is new runs alone.
@@ -86,26 +90,24 @@ def test_what_is_done_is_not_done_again(small, warm, capsys, monkeypatch) -> Non
 
 def curves(folder: Path, rewards: dict[str, list[float]]) -> None:
     """Kept rows of made-up runs: ten rollouts and two updates an iteration."""
-    columns = (
-        pq.read_schema(results.KEPT_IN / "curves.parquet").names if (results.KEPT_IN / "curves.parquet").exists() else []
-    )
     rows = []
     for run_id, of_run in rewards.items():
-        task, arm, which = run_id.split(".")
+        task, arm, trial, seed = run_id.split(".")
         for i, reward in enumerate([None, *of_run]):
-            row = dict.fromkeys(columns) | {"run_id": run_id, "task": task, "arm": arm, "is_tuning": which[0] == "t"}
-            row |= {"number": int(which[1:]), "iteration": i, "n_generated": 10 * i, "n_updates": 2 * i}
-            row |= {"train_reward": reward, "heldout_accuracy": None, "learning_rate": 1e-4 * int(which[1:]), "beta": 1.0}
+            row = {"run_id": run_id, "task": task, "arm": arm, "trial": int(trial[1:]), "seed": int(seed[1:])}
+            row |= {"iteration": i, "n_generated": 10 * i, "n_updates": 2 * i, "train_reward": reward}
+            row |= {"heldout_accuracy": None, "learning_rate": 1e-4, "beta": 1.0}
             rows.append(row | {"seconds_generate": 1.0, "seconds_train": 2.0})
     pl.DataFrame(rows).write_parquet(folder / "curves.parquet")
-    ages = {"run_id": "x.a.s1", "task": "x", "arm": "a", "age_iterations": 0, "n_draws": 4, "residual_rms": 0.5}
+    ages = {"run_id": "x.a.t1.s1", "task": "x", "arm": "a", "age_iterations": 0, "n_draws": 4, "residual_rms": 0.5}
     pl.DataFrame([ages | {"log_ratio_rms": 0.1, "reward": 0.5}]).write_parquet(folder / "ages.parquet")
 
 
 def test_reached_is_on_the_line_between_two_points(tmp_path, monkeypatch) -> None:
     """Means of up to three: .1, .2, .3, .5 (of .2 .3 .4 → .3; .3 .4 .8 → .5): .4 lies half-way from 30 to 40 rollouts."""
-    monkeypatch.setitem(TASKS, "x", Task(4, 1, (0.4, 0.9), {}))
-    curves(tmp_path, {"x.a.s1": [0.2, 0.3, 0.4, 0.8], "x.a.s2": [0.4, 0.0, 0.0, 0.0], "x.a.t1": [1.0] * 4})
+    monkeypatch.setitem(TASKS, "x", Task(4, 1, (0.4, 0.9)))
+    other = {"x.a.t1.s0": [1.0] * 4, "x.a.t0.s0": [0.5] * 4, "x.a.t0.s1": [1.0] * 4}  # none of these is reported
+    curves(tmp_path, {"x.a.t1.s1": [0.2, 0.3, 0.4, 0.8], "x.a.t1.s2": [0.4, 0.0, 0.0, 0.0], **other})
     found = report.ask(report.opened(tmp_path), "reached").filter(pl.col("task") == "x")
     got = {(row["seed"], row["threshold"]): (row["n_generated"], row["n_updates"]) for row in found.iter_rows(named=True)}
     assert got[1, 0.4] == (pytest.approx(35), pytest.approx(7))
@@ -118,7 +120,8 @@ def test_reached_is_on_the_line_between_two_points(tmp_path, monkeypatch) -> Non
 
 def test_the_best_try_has_the_highest_mean_and_of_equals_is_the_first(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(results, "KEPT_IN", tmp_path)
-    curves(tmp_path, {"x.a.t1": [0.1, 0.2], "x.a.t2": [0.2, 0.3], "x.a.t3": [0.3, 0.2], "x.a.s9": [1.0, 1.0]})
+    tries = {"x.a.t1.s0": [0.1, 0.2], "x.a.t2.s0": [0.2, 0.3], "x.a.t3.s0": [0.3, 0.2], "x.a.t4.s9": [1.0, 1.0]}
+    curves(tmp_path, tries)
     assert results.best("x", "a") == 2
     assert results.best("x", "unheard") == 0
 

@@ -1,5 +1,5 @@
 -- curves.parquet: one row per run of benchmarks.learning and iteration, 0 being where it began. Over an archive's views.
--- Inputs: pattern, of run names: TASK.ARM.tN (the Nth try of the arm's grid, on the tuning seed) or TASK.ARM.sN (seed N).
+-- Inputs: pattern, of run names: TASK.ARM.tN.sM, the Nth try of the arm's grid on seed M. On seed 0 tries are chosen.
 --   n_generated, n_updates    rollouts and optimizer steps up to and with the iteration
 --   heldout_accuracy          of greedy answers; null: not evaluated then
 --   train_reward              mean over the iteration's own new rollouts, made by the policy of the iteration before
@@ -14,7 +14,7 @@ passed AS (
 SELECT
     p.run_id,
     split_part(p.run_id, '.', 1) AS task, split_part(p.run_id, '.', 2) AS arm,
-    split_part(p.run_id, '.', 3)[1] = 't' AS is_tuning, split_part(p.run_id, '.', 3)[2:]::INT AS number,
+    split_part(p.run_id, '.', 3)[2:]::SMALLINT AS trial, split_part(p.run_id, '.', 4)[2:]::SMALLINT AS seed,
     json_extract(r.config, '$.train.learning_rate')::FLOAT AS learning_rate,
     json_extract(r.config, '$.train.beta')::FLOAT AS beta,
     p.iteration::SMALLINT AS iteration,
