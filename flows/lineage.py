@@ -68,7 +68,9 @@ def _details(step: "Step") -> Iterator[str]:
     made = [policy for policy in reversed(step.policies) if policy.snapshot_id]  # oldest first
     if made:
         yield f"from {_named(list(dict.fromkeys(map(_snapshot, made))), 'snapshot')}"
-        yield _named(list(dict.fromkeys(str(policy.reference_id) for policy in made)), "reference")
+        yield _named(
+            list(dict.fromkeys(policy.reference_id or "of each rollout its own policy" for policy in made)), "reference"
+        )
     for rollouts in step.rollouts[:RUNS]:
         yield _rollouts(rollouts)
     if more := step.rollouts[RUNS:]:

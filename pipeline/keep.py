@@ -135,7 +135,8 @@ def plan(run: Run) -> Plan:
 
 def _needed(run: Run, newest: int) -> dict[str, str]:
     """Policies that somebody needs, and who."""
-    needed = {run.reference_id(newest + 1): f"it is the reference of the next pass of run {run.run_id}"}
+    next_reference = run.reference_id(newest + 1) or run.policy_id(newest)  # which makes the next pass's new rows
+    needed = {next_reference: f"it is the reference of the next pass of run {run.run_id}"}
     for row in run.query("runs_recorded").to_pylist():
         needed.setdefault(row["base_policy_id"], f"run {row['run_id']} began from it")
     for label, iteration in _labelled(run):

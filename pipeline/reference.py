@@ -1,8 +1,11 @@
 """reference: Σ log π_ref and V_ref of every rollout a pass draws, from the trainer's own forward, once per reference."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.fetch import TOKEN_IDS, fetch
 from pipeline.materialise import Shard, materialise
@@ -17,26 +20,39 @@ from schemas import digest
 def reference(run: Run, iteration: int) -> None:
     """Computes what the iteration's draws lack under its reference; a reset is a new reference and lacks everything.
 
-    Sums in another precision are other numbers, and are lacking too.
+    Sums in another precision are other numbers, and are lacking too. Where each row has a reference of its own, the
+    policy that generated it, every rollout is seen once, as soon as it is there.
     """
+    pass_id, reference_id = run.policy_id(iteration), run.reference_id(iteration)
     precision = run.config.train.precision
 
-    def plan() -> Iterator[Shard]:
-        reference_id = run.reference_id(iteration)
-        where = {"pass_id": run.policy_id(iteration), "reference_id": reference_id, "precision": precision}
-        work = run.query("unreferenced", **where)
-        if len(work):
-            name = digest(reference_id, *work["trajectory_id"].to_pylist())
-            yield Shard(name, ("references",), lambda: compute(work, reference_id))
+    def lacking() -> pa.Table:
+        where = {"pass_id": pass_id, "reference_id": reference_id, "precision": precision}
+        return run.query("unreferenced", **where, run_id=run.run_id, iteration=iteration)
 
-    def compute(work: pa.Table, reference_id: str) -> Mapping[str, pa.Table]:
+    def plan() -> Iterator[Shard]:
+        work = lacking()
+        for name in _named(work):
+            part = work.filter(pc.field("reference_id") == name)
+            shard = digest(name, *part["trajectory_id"].to_pylist())
+            yield Shard(shard, ("references",), partial(compute, part, name))
+
+    def compute(work: pa.Table, name: str) -> Mapping[str, pa.Table]:
         title = f"reference, iteration {iteration}"
         trainer, runtime = run.processes.trainer(), run.config.runtime
-        rows = sums(trainer, run.store, reference_id, work, precision, runtime, title)
-        return {"references": rows.append_column("pass_id", pa.array([run.policy_id(iteration)] * len(rows)))}
+        rows = sums(trainer, run.store, name, work, precision, runtime, title)
+        return {"references": rows.append_column("pass_id", pa.array([pass_id] * len(rows)))}
 
-    with run.store.lock(f"reference-{run.reference_id(iteration)}"):  # other runs may stand on it and draw the same rows
+    with ExitStack() as stack:
+        for name in (
+            [reference_id] if reference_id else _named(lacking())
+        ):  # in order: two that wait never do for each other
+            stack.enter_context(run.store.lock(f"reference-{name}"))  # other runs may stand on it and draw the same rows
         materialise(run.store, run.run_id, iteration, "reference", plan)
+
+
+def _named(work: pa.Table) -> list[str]:
+    return sorted(set(work["reference_id"].to_pylist()))
 
 
 def sums(

@@ -125,8 +125,10 @@ class Run:
         """The policy an iteration ends with, which is also the name of its training pass; 0 is where the run began."""
         return self.base_policy_id if iteration == 0 else f"{self.run_id}-{iteration:04d}"
 
-    def reference_id(self, iteration: int) -> str:
-        """The reference of an iteration's pass: the policy at the last reset before it."""
+    def reference_id(self, iteration: int) -> str | None:
+        """The reference of an iteration's pass: the policy at the last reset before it; null: each row's own."""
+        if self.config.train.reference == "behaviour":
+            return None
         every = self.config.train.reset_every_iterations
         return self.policy_id((iteration - 1) // every * every if every else 0)
 

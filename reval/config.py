@@ -185,8 +185,11 @@ class Train(Section):
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
+    reference: Literal["reset", "behaviour"] = "reset"
+    """What π_ref is: one policy for all rows, set anew as reset_every_iterations says; or for each row the policy that
+    generated it, so that a replayed row is worth what is left of its target."""
     reset_every_iterations: int = Field(1, ge=0)
-    """The reference becomes the current policy every so many iterations; 0 is never."""
+    """The reference becomes the current policy every so many iterations; 0 is never. Not with reference = behaviour."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What matrix products are computed in. Weights, their sums and the optimizer's state are float32 either way."""
     lora_rank: int = Field(0, ge=0)
@@ -196,10 +199,10 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Train":
-        if self.lora_rank and self.reset_every_iterations:
+        if self.lora_rank and (self.reset_every_iterations or self.reference == "behaviour"):
             raise ValueError(
                 "adapters stand on the policy the run began from, which is the reference then: "
-                "set train.reset_every_iterations=0 with train.lora_rank"
+                "set train.reset_every_iterations=0 and train.reference=reset with train.lora_rank"
             )
         if self.objective == "grpo" and self.baseline == "raw":
             raise ValueError(

@@ -118,7 +118,7 @@ PASS_TABLES = (
             C("iteration", INT, "The iteration of that run, from 1."),
             C("policy_id", TEXT, "The policy it made."),
             C("parent_id", TEXT, "The policy it started from."),
-            C("reference_id", TEXT, "The reference policy."),
+            C("reference_id", TEXT, "The reference policy.", null="of each row the policy that generated it"),
             C("snapshot_id", TEXT, "The snapshot its draws were made from."),
             C("objective", TEXT, "The loss."),
             C("config", TEXT, "The settings of its run, as JSON."),
@@ -137,6 +137,6 @@ PASS_TABLES = (
             C("grad_norm", FLOAT, "Mean over updates of the gradient norm before clipping.", null=WAITED),
             C("seconds", FLOAT, "Seconds the pass took, model loading and saving included."),
         ),
-        version=5,
+        version=6,
     ),
 )

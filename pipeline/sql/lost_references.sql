@@ -2,12 +2,17 @@
 -- those.
 WITH trained AS (
     SELECT pass_id, reference_id, coalesce(json_extract_string(config, '$.train.precision'), 'float32') AS precision FROM passes
+),
+used AS (
+    SELECT DISTINCT coalesce(p.reference_id, t.policy_id) AS reference_id, p.precision, d.trajectory_id
+    FROM trained p
+    JOIN draws d USING (pass_id)
+    JOIN trajectories t USING (trajectory_id)
 )
-SELECT DISTINCT p.reference_id, p.precision, d.trajectory_id
-FROM trained p
-JOIN draws d USING (pass_id)
+SELECT u.reference_id, u.precision, u.trajectory_id
+FROM used u
 ANTI JOIN "references" f
-    ON f.trajectory_id = d.trajectory_id
-    AND f.reference_id = p.reference_id
-    AND coalesce(f.precision, 'float32') = p.precision
-ORDER BY p.reference_id, p.precision, d.trajectory_id
+    ON f.trajectory_id = u.trajectory_id
+    AND f.reference_id = u.reference_id
+    AND coalesce(f.precision, 'float32') = u.precision
+ORDER BY u.reference_id, u.precision, u.trajectory_id

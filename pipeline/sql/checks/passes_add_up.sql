@@ -13,7 +13,7 @@ SELECT
     concat_ws(', ',
         CASE WHEN m.policy_id IS NULL THEN 'unknown policy ' || p.policy_id END,
         CASE WHEN q.policy_id IS NULL THEN 'unknown parent ' || p.parent_id END,
-        CASE WHEN f.policy_id IS NULL THEN 'unknown reference ' || p.reference_id END,
+        CASE WHEN p.reference_id IS NOT NULL AND f.policy_id IS NULL THEN 'unknown reference ' || p.reference_id END,
         CASE WHEN s.snapshot_id IS NULL THEN 'unknown snapshot ' || p.snapshot_id END,
         CASE WHEN p.n_draws IS DISTINCT FROM x.n_draws OR p.n_updates IS DISTINCT FROM x.n_updates
             THEN 'says ' || p.n_updates || ' updates of ' || p.n_draws || ' draws' END,
