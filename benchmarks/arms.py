@@ -6,9 +6,10 @@ from typing import Any
 Settings = dict[str, Any]
 
 TUNING_SEED, SEEDS = 0, (1, 2, 3, 4, 5)
-# Four tries an arm: four rates where there is no β, else two rates and two β. A reference that stays wants smaller β than
-# one that is set anew in every iteration: it measures what the policy may leave in a whole run.
-RATES = (5e-5, 1e-4, 2e-4, 4e-4)
+# Six tries an arm: six rates where there is no β, else three rates and two β. A reference that stays wants smaller β than
+# one that moves with the policy: it measures what may be left of a whole run. Tries are numbered: new ones go to the end.
+RATES = (5e-5, 1e-4, 2e-4, 4e-4, 2.5e-5, 1.5e-4)
+RATES_WITH_BETA = (1e-4, 2e-4, 5e-5)
 BETAS, BETAS_NEVER_RESET = (0.3, 1.0), (0.05, 0.2)
 
 
@@ -40,7 +41,7 @@ class Arm:
         if self.objective in ("grpo", "reinforce"):
             return tuple((rate, 1.0) for rate in RATES)
         betas = BETAS_NEVER_RESET if self.settings.get("train.reset_every_iterations") == 0 else BETAS
-        return tuple((rate, beta) for rate in RATES[1:3] for beta in betas)
+        return tuple((rate, beta) for rate in RATES_WITH_BETA for beta in betas)
 
 
 def _sizes(prompts: int, samples: int) -> Settings:
@@ -88,6 +89,8 @@ def _arms() -> dict[str, Arm]:
         for k in (4, 2, 8):
             found[f"reval-{rule}-k{k}"] = Arm("reval", _updates(rule, k))
             found[f"reval-{rule}-k{k}-noreset"] = Arm("reval", {**_updates(rule, k), **_NEVER})
+    for k in (4, 8):  # replayed rows under a reference of their own
+        found[f"reval-own-k{k}"] = Arm("reval", {**_updates("fifo", k), "train.reference": "behaviour"})
     found["reval-recency-k4"] = Arm("reval", {**_updates("recency", 4), "replay.recency.gamma": 0.5})
     found["tbrm-fifo-k4"] = Arm("tbrm", {**_updates("fifo", 4), **_NEVER, "train.baseline": "raw"})
     for objective in ("grpo", "reinforce"):  # what a reference is to others is only reported of these: it stays
@@ -108,5 +111,6 @@ CORE = (
     "reval-fresh-k4",
     "grpo-fifo-k4",
     "reval-fifo-k4",
+    "reval-own-k4",
     "reinforce-fifo-k4",
 )
