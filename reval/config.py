@@ -202,7 +202,7 @@ class Train(Section):
         if self.lora_rank and (self.reset_every_iterations or self.reference == "behaviour"):
             raise ValueError(
                 "adapters stand on the policy the run began from, which is the reference then: "
-                "set train.reset_every_iterations=0 and train.reference=reset with train.lora_rank"
+                "set train.reset_every_iterations=0 with train.lora_rank, and train.reference=reset"
             )
         if self.objective == "grpo" and self.baseline == "raw":
             raise ValueError(

@@ -67,7 +67,12 @@ def test_a_learning_rate_follows_the_iteration() -> None:
     found = [at(config.train.learning_rate, iteration) for iteration in (1, 4, 10, 99)]
     assert found == pytest.approx([1e-3, 7e-4, 1e-4, 1e-4])
     assert recorded("arithmetic", config.record_json()).train == config.train
-    assert recipes.load("arithmetic", ["train.lora_rank=8", "train.reset_every_iterations=0"]).train.lora_rank == 8
+    assert (
+        recipes.load(
+            "arithmetic", ["train.lora_rank=8", "train.reset_every_iterations=0", "train.reference=reset"]
+        ).train.lora_rank
+        == 8
+    )
 
 
 def test_how_fast_is_not_what() -> None:

@@ -19,8 +19,8 @@ def names() -> list[str]:
 # As a person types them, as a list on a command line, or as Prefect's form gives them.
 Overrides = dict[str, Any] | list[str] | str
 
-# What retraining draws from unless it is told otherwise.
-RETRAIN = {"replay.window_trajectories": "all", "replay.if_short": "refuse"}
+# What retraining draws from unless it is told otherwise. Anybody's rollouts, whose policies may not be here to refer to.
+RETRAIN = {"replay.window_trajectories": "all", "replay.if_short": "refuse", "train.reference": "reset"}
 # How a policy that no run here made is asked a benchmark's questions, unless told otherwise: as the paper's are.
 BENCHMARK = {
     "prompts.template": "{problem} Let's think step by step and output the final answer within \\boxed{}.",
