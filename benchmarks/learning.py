@@ -62,6 +62,9 @@ class Trial:
             "evaluate.every_iterations": 1000,
             "keep.policies_every": 1000,
             "runtime.micro_batch_tokens": 4096,
+            # Whatever the recipe has become: an arm stays what it was.
+            "train.reference": "reset",
+            "train.reset_every_iterations": 1,
             **TASKS[self.task].settings,
             **arm.settings,
             "train.objective": arm.objective,
