@@ -26,11 +26,12 @@ from flows.report import end
 from pipeline.compaction import compact
 from pipeline.evaluate import evaluate
 from pipeline.generate import generate
+from pipeline.processes import Processes
 from pipeline.progress import ConsoleHandler, log
 from pipeline.recipes import load
 from pipeline.reference import reference
 from pipeline.replay import draw
-from pipeline.run import Busy, Processes, open_run
+from pipeline.run import Busy, open_run
 from pipeline.score import score
 from pipeline.store import Store
 from pipeline.train import train

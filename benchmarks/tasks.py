@@ -10,9 +10,10 @@ from benchmarks.arms import Settings
 from pipeline import db
 from pipeline.generate import generate
 from pipeline.import_prompts import import_prompts
+from pipeline.processes import Processes
 from pipeline.progress import bar, log
 from pipeline.recipes import load
-from pipeline.run import Processes, open_run
+from pipeline.run import open_run
 from pipeline.score import score
 from pipeline.store import Store
 from schemas.enums import Split

@@ -43,8 +43,9 @@ class Format(StrEnum):
 def init(recipe: Recipe = "arithmetic", archive: Archive = DEFAULT_ARCHIVE, set_: Set = None) -> None:
     """Make an archive with a recipe's questions and base policy. `iterate` does this too where it is missing."""
     from pipeline import policies, prompts
+    from pipeline.processes import Processes
     from pipeline.recipes import load
-    from pipeline.run import Processes, check
+    from pipeline.run import check
     from pipeline.store import Store
 
     config = load(recipe, set_ or [])

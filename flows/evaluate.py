@@ -53,7 +53,8 @@ def evaluate(
     """
     from pipeline import benchmarks, db, policies
     from pipeline.evaluate import evaluate_policy
-    from pipeline.run import Processes, check
+    from pipeline.processes import Processes
+    from pipeline.run import check
     from pipeline.store import Store
 
     lines = [*(set_ or []), *([] if samples is None else [f"evaluate.samples_per_prompt={samples}"])]

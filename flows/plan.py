@@ -147,7 +147,7 @@ def memory(config: "Config", base: str, n_parameters: int | None, how: str, long
         longest: tokens of the longest trajectory.
     """
     from pipeline.memory import parts, shape
-    from pipeline.run import n_trainers
+    from pipeline.processes import n_trainers
 
     if n_parameters is None:
         return f"Memory and policies: the number of parameters is {how}."

@@ -39,8 +39,8 @@ def rescore(
     from pipeline import expressions, score, versions
     from pipeline import verifiers as known
     from pipeline.db import connect
+    from pipeline.processes import Processes
     from pipeline.recipes import load
-    from pipeline.run import Processes
     from pipeline.store import Store
 
     judge = known.verifier(verifier)

@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from pipeline import db, prompts
 from pipeline.engine_check import check_weights
 from pipeline.materialise import Shard, commit, materialise
+from pipeline.processes import Processes
 from pipeline.progress import bar
 from pipeline.prompts import Benchmark
-from pipeline.run import Processes, Run, policy_location
+from pipeline.run import Run, policy_location
 from pipeline.score import verdicts
 from pipeline.store import Store
 from pipeline.verifiers import IMPORTED, verifier

@@ -14,8 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from pipeline import db, layout
+from pipeline.processes import Processes
 from pipeline.progress import log
-from pipeline.run import PRUNING, Processes, Run
+from pipeline.run import PRUNING, Run
 from pipeline.store import Store
 from reval.config import Keep, recorded
 from schemas import UserError

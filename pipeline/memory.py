@@ -12,7 +12,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from pipeline import arithmetic
 from pipeline.policies import EMBEDDED
-from pipeline.run import n_gpus
+from pipeline.processes import n_gpus
 from reval.config import Config
 from reval.limits import CHUNK_LOGITS, FEWEST_ROWS, KEPT_LOGITS
 

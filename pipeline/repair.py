@@ -14,8 +14,9 @@ from pipeline import check, db, keep, torn
 from pipeline.files import put_aside
 from pipeline.layout import shard_file
 from pipeline.materialise import commit
+from pipeline.processes import Processes
 from pipeline.reference import sums
-from pipeline.run import Processes, policy_location
+from pipeline.run import policy_location
 from pipeline.score import shards
 from pipeline.store import Store
 from pipeline.verifiers import verifier

@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import db, versions
+from pipeline.processes import Processes
 from pipeline.replay import drawn
-from pipeline.run import Processes, Run
+from pipeline.run import Run
 from pipeline.store import Store
 from pipeline.train import run_pass
 from reval.config import recorded

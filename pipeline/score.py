@@ -18,8 +18,9 @@ from pipeline.fetch import fetch
 from pipeline.locks import Held, words
 from pipeline.materialise import Shard, commit, materialise
 from pipeline.pool import Pool
+from pipeline.processes import Processes
 from pipeline.progress import bar, log
-from pipeline.run import Processes, Run
+from pipeline.run import Run
 from pipeline.store import Store, Versions
 from pipeline.verifiers import REWARDS, Judgement, Verifier, verifier
 from schemas import digest

@@ -17,7 +17,7 @@ import pytest
 from pipeline.engines import EngineProcess
 from pipeline.layout import shard_file
 from pipeline.parquet import write_parquet
-from pipeline.run import Processes
+from pipeline.processes import Processes
 from pipeline.store import Store
 from pipeline.workers import Worker
 from schemas.enums import Split
@@ -129,7 +129,7 @@ def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Cal
 def warm(children: dict[str, Callable[..., Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever wants a trainer or an engine in this process gets those that are running."""
     for name, child in children.items():
-        monkeypatch.setattr(f"pipeline.run.Processes.{name}", child)
+        monkeypatch.setattr(f"pipeline.processes.Processes.{name}", child)
 
 
 # Questions whose answers are one digit.
@@ -151,7 +151,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, children: dict[str, Callab
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.arithmetic.problems", lambda seed: SUMS)
         for name, child in children.items():
-            patch.setattr(f"pipeline.run.Processes.{name}", child)
+            patch.setattr(f"pipeline.processes.Processes.{name}", child)
         with open_run("iterate", recipes.load("arithmetic", settings, iterations=2), folder / "archive") as run:
             evaluate.evaluate(run, 0)
             for i in (1, 2):

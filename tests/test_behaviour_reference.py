@@ -23,7 +23,7 @@ def own(tmp_path_factory, trained, children) -> SimpleNamespace:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.arithmetic.problems", lambda seed: SUMS)
         for name, child in children.items():
-            patch.setattr(f"pipeline.run.Processes.{name}", child)
+            patch.setattr(f"pipeline.processes.Processes.{name}", child)
         with open_run("iterate", recipes.load("arithmetic", settings, iterations=3), archive, name="own") as run:
             for i in (1, 2, 3):
                 run_iteration(run, i)

@@ -83,7 +83,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory, children: dict[str, Call
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.arithmetic.problems", lambda seed: SUMS)
         for name, child in children.items():
-            patch.setattr(f"pipeline.run.Processes.{name}", child)
+            patch.setattr(f"pipeline.processes.Processes.{name}", child)
         go_on(folder / "theirs", settings, (1, 2))
     return SimpleNamespace(archive=folder / "theirs", settings=settings)
 

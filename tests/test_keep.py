@@ -13,8 +13,9 @@ import pytest
 from flows.report import end, iterations
 from pipeline import check, db, keep, recipes
 from pipeline.files import Folder
+from pipeline.processes import Processes
 from pipeline.repeat import repeat
-from pipeline.run import Processes, Run, open_run, policy_location
+from pipeline.run import Run, open_run, policy_location
 from pipeline.store import Store
 from pipeline.versions import tag
 from reval.config import Keep, recorded
@@ -32,7 +33,7 @@ def six(trained, children, tmp_path_factory) -> Path:
     config = recipes.load("arithmetic", {**trained.settings, "keep.optimizer_states": 0}, iterations=N)
     with pytest.MonkeyPatch.context() as patch:
         for name, child in children.items():
-            patch.setattr(f"pipeline.run.Processes.{name}", child)
+            patch.setattr(f"pipeline.processes.Processes.{name}", child)
         with open_run("iterate", config, archive, name="arithmetic") as run:
             for i in iterations(run):
                 run_iteration(run, i)

@@ -13,7 +13,8 @@ import pytest
 from pipeline import db, draws, prompts, recipes, score
 from pipeline.evaluate import evaluate
 from pipeline.pool import Outcome, Pool
-from pipeline.run import Processes, open_run
+from pipeline.processes import Processes
+from pipeline.run import open_run
 from pipeline.store import Store
 from pipeline.verifiers import REWARDS, math, verifier
 from reval.config import Config, Reward
