@@ -13,7 +13,10 @@ from benchmarks.arms import TASKS
 
 PEER = "grpo-fresh"
 N_BOOTSTRAP, LEVEL = 10_000, 0.95
-SHOWN = ("grpo-fresh", "grpo-fifo-k4", "reval-fresh", "reval-fifo-k4", "reinforce-fifo-k4")
+SHOWN = (
+    *("grpo-fresh", "grpo-fresh-k4", "grpo-fifo-k4", "grpo-fifo-k8"),
+    *("reval-fresh-k4", "reval-fifo-k4", "reval-own-k4", "reval-own-k8"),
+)
 
 
 def opened(folder: Path | None = None) -> duckdb.DuckDBPyConnection:
@@ -97,34 +100,40 @@ def said(found: tuple[float, float, float], form: str) -> str:
 
 
 def pictures(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[Path]:
-    """Curves of each task, and residuals by age."""
+    """Curves of each task with the spread over seeds, and residuals by age."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     made = []
-    for task in connection.sql("SELECT DISTINCT task FROM accuracies ORDER BY 1").pl()["task"]:
+
+    def draw(name: str, rows: pl.DataFrame, x: str, y: str, **words: str) -> None:
         figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
-        for (arm,), rows in ask(connection, "curve_figure", task=task, arms=SHOWN).group_by("arm", maintain_order=True):
-            axes.plot(rows["n_generated"], rows["accuracy"], label=arm)
-            axes.fill_between(rows["n_generated"], rows["lowest"], rows["highest"], alpha=0.12)
-        axes.set(title=task, xlabel="rollouts generated", ylabel="accuracy")
+        for (arm,), line in rows.group_by("arm", maintain_order=True):
+            axes.plot(line[x], line[y], label=arm)
+            if "lowest" in line.columns:
+                axes.fill_between(line[x], line["lowest"], line["highest"], alpha=0.12)
+        axes.set(**words)
         axes.grid(alpha=0.3)
-        axes.legend()
-        made.append(folder / f"curves-{task}.png")
+        axes.legend(fontsize=8)
+        made.append(folder / f"{name}.png")
         figure.savefig(made[-1], dpi=110)
         pyplot.close(figure)
-    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
-    for (arm,), rows in ask(connection, "age_figure", task="arithmetic").group_by("arm", maintain_order=True):
-        if len(rows) > 1:
-            axes.plot(rows["age_iterations"], rows["residual_rms"], marker="o", label=arm)
-    axes.set(title="arithmetic", xlabel="age of a row in iterations", ylabel="residual, nats (root mean square)")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
-    made.append(folder / "ages.png")
-    figure.savefig(made[-1], dpi=110)
-    pyplot.close(figure)
+
+    for task in connection.sql("SELECT DISTINCT task FROM accuracies ORDER BY 1").pl()["task"]:
+        rows = ask(connection, "curve_figure", task=task, arms=SHOWN)
+        if len(rows):
+            words = {"title": task, "xlabel": "rollouts generated", "ylabel": "right samples"}
+            draw(f"curves-{task}", rows, "n_generated", "accuracy", **words)
+    ages = ask(connection, "age_figure", task="arithmetic").filter(pl.len().over("arm") > 1)
+    if len(ages):
+        words = {
+            "title": "arithmetic",
+            "xlabel": "age of a row, iterations",
+            "ylabel": "residual, nats (root mean square)",
+        }
+        draw("ages", ages, "age_iterations", "residual_rms", **words)
     return made
 
 
