@@ -396,12 +396,10 @@ def test_prefect_deployment(home, tmp_path) -> None:
             command = [sys.executable, "-m", "prefect", "deployment", "run", f"reval/{name}", "--watch", *words]
             return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=300)
 
-        overrides = {key: value for word in settings()[1::2] for key, value in [word.split("=")]}
-        typed = {key: json.loads(value) for key, value in overrides.items()}
-        done = deployed("retrain", passes=1, run="deployed", overrides=typed, archive=str(tmp_path / "archive"))
+        done = deployed("retrain", passes=1, run="deployed", overrides=SMALL, archive=str(tmp_path / "archive"))
         assert done.returncode == 0, done.stdout + done.stderr + log.read_text()
         assert ask(tmp_path, "SELECT count(*) FROM policies WHERE run_id = 'deployed'") == [(1,)]
-        done = deployed("iterate", iterations=3, run="arithmetic", overrides=typed, archive=str(tmp_path / "archive"))
+        done = deployed("iterate", iterations=3, run="arithmetic", overrides=SMALL, archive=str(tmp_path / "archive"))
         assert done.returncode == 0, done.stdout + done.stderr + log.read_text()
         third = "SELECT reference_id, parent_id FROM passes WHERE run_id = 'arithmetic' AND iteration = 3"
         assert ask(tmp_path, third) == [("arithmetic-0002", "arithmetic-0002")], (

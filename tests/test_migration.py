@@ -47,7 +47,7 @@ NEVER_NULL = {
     ),
     "responses": ("prompt_token_ids", "response_token_ids"),
     "verdicts": ("seconds",),
-    "passes": ("loss", "grad_norm"),
+    "passes": ("loss", "grad_norm", "reference_id"),
     "snapshots": ("versions",),
 }
 OLD_TABLES = [name for name in TABLES if name not in NEW_TABLES]
@@ -282,9 +282,10 @@ def test_references_of_before_are_of_float32(old) -> None:
     where = {"pass_id": "arithmetic-0002", "reference_id": db.connect(store).execute(query).fetchone()[0]}
     drawn = len(db.query(store, "pass_references", **where, precision="float32"))
     assert drawn > 0
-    assert len(db.query(store, "unreferenced", **where, precision="float32")) == 0
+    of_run = {**where, "run_id": "arithmetic", "iteration": 2}
+    assert len(db.query(store, "unreferenced", **of_run, precision="float32")) == 0
     assert len(db.query(store, "pass_references", **where, precision="bfloat16")) == 0
-    assert len(db.query(store, "unreferenced", **where, precision="bfloat16")) == drawn
+    assert len(db.query(store, "unreferenced", **of_run, precision="bfloat16")) == drawn
     assert len(db.query(store, "lost_references")) == 0
     columns = "* REPLACE ('%s' AS precision) FROM \"references\" ORDER BY trajectory_id, reference_id LIMIT 1"
     for precision in ("bfloat16", "float32"):
