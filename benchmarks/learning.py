@@ -173,11 +173,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(argv)
     if asked.report:
         return report()
-    log.handlers = [ConsoleHandler()]
+    log.handlers = [handler := ConsoleHandler()]
     archive = asked.archive or ("learning-quick" if asked.quick else "learning")
     store = Store.create(archive, {})
     extra = prepare(store, () if asked.quick else asked.tasks)
-    log.setLevel(logging.WARNING)  # what every iteration of every run lets go of is no news
+    handler.setLevel(logging.WARNING)  # what every iteration of every run lets go of is no news
     if asked.quick:
         return quick(archive)
     work(archive, extra, Board(store, asked.tasks, asked.arms, asked.seeds).missing)

@@ -235,9 +235,15 @@ def test_retrain_needs_no_engine(home, tmp_path) -> None:
 
 
 @pytest.fixture
-def killed(tmp_path) -> Path:
+def base(home) -> dict[str, Path]:
+    """The setting that begins from a policy that was trained already: that takes a minute."""
+    return {"policy.base": next((home / "archive" / "weights").glob("arithmetic-base-*"))}
+
+
+@pytest.fixture
+def killed(base, tmp_path) -> Path:
     """A user's folder whose run was killed, with every process of it, as soon as its second iteration had generated."""
-    command = [*REVAL, "iterate", "--iterations", "2", *settings(**{"runtime.engine": "transformers"})]
+    command = [*REVAL, "iterate", "--iterations", "2", *settings(**{"runtime.engine": "transformers", **base})]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stderr=subprocess.DEVNULL)
     generated = "SELECT count(*) FROM snapshots WHERE iteration = 2 AND stage = 'generate'"
     deadline = time.monotonic() + 300
@@ -270,17 +276,17 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_killed_and_run_again(killed) -> None:
+def test_killed_and_run_again(killed, base) -> None:
     """kill -9 in mid-run; the same command goes on with the same run, loses no committed row and repeats none."""
     kept = ask(killed, "SELECT trajectory_id FROM trajectories ORDER BY 1")
-    done = reval("iterate", "--iterations", "2", *settings(**{"runtime.engine": "transformers"}), cwd=killed)
+    done = reval("iterate", "--iterations", "2", *settings(**{"runtime.engine": "transformers", **base}), cwd=killed)
     assert "run arithmetic goes on at iteration 2" in done.stderr
     assert ask(killed, "SELECT trajectory_id FROM trajectories ORDER BY 1") == kept
     assert ask(killed, "SELECT run_id, max(iteration) FROM progress GROUP BY 1") == [("arithmetic", 2)]
     for name, table in TABLES.items():
         key = ", ".join(f'"{column}"' for column in table.key)
         assert ask(killed, f'SELECT {key} FROM "{name}" GROUP BY {key} HAVING count(*) > 1') == [], name
-    again = reval("iterate", "--iterations", "2", "--run", "arithmetic", *settings(), cwd=killed)
+    again = reval("iterate", "--iterations", "2", "--run", "arithmetic", *settings(**base), cwd=killed)
     assert "run arithmetic has its 2 iterations" in again.stderr
     # What was interrupted has no wall time of its own, and so no overhead; least of all a negative one.
     overheads = dict(ask(killed, "SELECT iteration, seconds_overhead FROM progress WHERE iteration > 0"))
