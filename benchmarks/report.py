@@ -85,7 +85,8 @@ def table(connection: duckdb.DuckDBPyConnection, task: str) -> list[str]:
         cells = [arm, f"{rate:.3g}" + (f", {beta:.2g}" if has_beta else ""), str(len(mine))]
         cells += [said(interval(needed(arm, level)), "{:,.0f}") for level in levels]
         peers = needed(PEER, levels[0])
-        cells.append("×" + said(ratio(needed(arm, levels[0]), peers), "{:.2f}") if peers and arm != PEER else "")
+        times = ratio(needed(arm, levels[0]), peers) if peers and arm != PEER else (np.nan,)
+        cells.append("" if np.isnan(times[0]) else "×" + said(times, "{:.2f}"))
         cells += [said(interval(mine[name].to_list()), "{:.3f}") for name in ("final_accuracy", "area")]
         cells.append(f"{mine['n_updates'][0]:,}")
         cells.append(f"{mine['seconds_generate'].median():.0f}, {mine['seconds_train'].median():.0f}")
@@ -138,9 +139,10 @@ def pictures(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[Path]:
 
 
 def report(folder: Path | None = None) -> None:
-    """Prints every task's table and draws the pictures."""
+    """Prints every task's table; of the rows that are kept, draws the pictures beside them."""
     connection = opened(folder)
     for task in TASKS:
         if len(ask(connection, "runs").filter(pl.col("task") == task)):
             print(f"\n{task}\n", *table(connection, task), sep="\n")
-    print("\n" + "\n".join(f"drawn: {path}" for path in pictures(connection, folder or results.KEPT_IN)))
+    if folder is None:
+        print("\n" + "\n".join(f"drawn: {path}" for path in pictures(connection, results.KEPT_IN)))

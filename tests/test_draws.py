@@ -140,8 +140,8 @@ class TestEveryRule:
 
     def test_frequencies_match_the_weights(self, rule) -> None:
         """The first unit of an update is each with its share of the weight; the second too, given the first:
-        w_i / W * w_j / (W - w_i), summed over i. Chi-square, over 1,000 updates."""
-        weights, n = chances(rule), 1000
+        w_i / W * w_j / (W - w_i), summed over i. Chi-square, over 500 updates."""
+        weights, n = chances(rule), 500
         total = math.fsum(weights.values())
         rows = draw(of_rule(rule, updates_per_iteration=n, batch_trajectories=2 * GROUP))
         second_slot, unit = (GROUP, "group_id") if rule == "groups" else (1, "trajectory_id")
