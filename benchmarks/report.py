@@ -38,12 +38,10 @@ def ask(connection: duckdb.DuckDBPyConnection, name: str, **inputs: Any) -> pl.D
     return connection.sql(results.sql(name), params=inputs).pl()
 
 
-def interval(values: Sequence[float], statistic: Any = np.median) -> tuple[float, float, float]:
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """The median and its bootstrap interval over seeds (percentile, 10,000 resamples, seeded); not there counts as ∞."""
-    found = np.asarray(values, float)
-    drawn = np.random.default_rng(0).integers(len(found), size=(N_BOOTSTRAP, len(found)))
-    low, high = np.quantile(statistic(found[drawn], axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="nearest")
-    return float(statistic(found)), float(low), float(high)
+    drawn = _resampled(values, np.random.default_rng(0))
+    return float(np.median(values)), *_middle(drawn)
 
 
 def ratio(ours: Sequence[float], peers: Sequence[float]) -> tuple[float, float, float]:
@@ -52,16 +50,22 @@ def ratio(ours: Sequence[float], peers: Sequence[float]) -> tuple[float, float, 
     ∞ if the peer's median never got there, 0 if ours did not; NaN: neither did.
     """
     chance = np.random.default_rng(0)
-    a, b = np.asarray(ours, float), np.asarray(peers, float)
-    drawn_a = np.median(a[chance.integers(len(a), size=(N_BOOTSTRAP, len(a)))], axis=1)
-    drawn_b = np.median(b[chance.integers(len(b), size=(N_BOOTSTRAP, len(b)))], axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        drawn, found = drawn_b / drawn_a, np.median(b) / np.median(a)
+        found = np.median(peers) / np.median(ours)
+        drawn = _resampled(peers, chance) / _resampled(ours, chance)
     drawn = drawn[~np.isnan(drawn)]
-    if not len(drawn):
-        return float("nan"), float("nan"), float("nan")
+    return (float(found), *_middle(drawn)) if len(drawn) else (np.nan, np.nan, np.nan)
+
+
+def _resampled(values: Sequence[float], chance: np.random.Generator) -> np.ndarray:
+    """Medians of resamples."""
+    found = np.asarray(values, float)
+    return np.median(found[chance.integers(len(found), size=(N_BOOTSTRAP, len(found)))], axis=1)
+
+
+def _middle(drawn: np.ndarray) -> tuple[float, float]:
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="nearest")
-    return float(found), float(low), float(high)
+    return float(low), float(high)
 
 
 def table(connection: duckdb.DuckDBPyConnection, task: str) -> list[str]:
