@@ -13,7 +13,7 @@ from random import Random
 
 from pipeline import arithmetic
 
-N_DIGITS, CONTEXT, MAX_RESPONSE_TOKENS = 6, 96, 80
+N_DIGITS, CONTEXT = 6, 96
 N_TRAIN, N_HELDOUT = 8000, 400
 BATCH, LEARNING_RATE, WARM_UP = 96, 2e-3, 50
 TARGET, TYPICAL_STEPS = 0.2, 300
@@ -84,6 +84,5 @@ def pretrain(folder: Path, progress: Callable[[int, int], None]) -> float:
         progress(min(step, TYPICAL_STEPS - 1), TYPICAL_STEPS)
         if right > TARGET:
             break
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    arithmetic.save(model, tokenizer, folder)
     return right

@@ -12,7 +12,7 @@ Kill it and start it again; start it twice and the two share the work. Each arm 
 import argparse
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from benchmarks import results
 from benchmarks.arms import ARMS, CORE, SEEDS, TASKS, TUNING_SEED, Settings
 from benchmarks.report import report
 from benchmarks.tasks import prepare
-from flows.report import end
+from flows.report import iterations
 from pipeline.compaction import compact
 from pipeline.evaluate import evaluate
 from pipeline.generate import generate
@@ -77,6 +77,11 @@ class Trial:
         return load("arithmetic", settings, iterations=self.iterations)
 
 
+def unfinished(trials: Iterable[Trial], ended: Mapping[str, int]) -> list[Trial]:
+    """Those that have iterations to make; `ended`: how many of each run have."""
+    return [trial for trial in trials if ended.get(trial.run_id, 0) < trial.iterations]
+
+
 class Board:
     """What is done and what is still wanted, read from the archive and from the results that are kept."""
 
@@ -91,7 +96,7 @@ class Board:
         Of an arm whose tuning has not ended only that.
         """
         ended = self._kept | results.ended(self._store)
-        return [trial for trial in self._wanted(ended) if ended.get(trial.run_id, 0) < trial.iterations]
+        return unfinished(self._wanted(ended), ended)
 
     def _wanted(self, ended: Mapping[str, int]) -> Iterator[Trial]:
         for name in self._tasks:
@@ -101,7 +106,7 @@ class Board:
                 n_tries, iterations = len(ARMS[arm].grid), TASKS[tuned_on].tuning_iterations
                 tries = [Trial(tuned_on, arm, TUNING_SEED, number, iterations) for number in range(n_tries)]
                 yield from tries
-                if all(ended.get(trial.run_id, 0) >= trial.iterations for trial in tries):
+                if not unfinished(tries, ended):
                     tuned.append(arm)
             for seed in self._seeds:
                 for arm in tuned:
@@ -117,20 +122,16 @@ def run(trial: Trial, config: Config, archive: str, processes: Processes) -> Non
     """The loop of flows/iterate.py without Prefect: thousands of iterations need nobody to look at them."""
     with open_run("iterate", config, archive, name=trial.run_id, processes=processes) as this:
         evaluate(this, 0)
-        first = this.next_iteration()
-        begun = bool(this.query("iteration_begun", run_id=this.run_id, iteration=first)["begun"][0].as_py())
-        for i in range(first, config.iterations + 1):
-            began = time.perf_counter()
+        for i in iterations(this, lines=False):
             for stage in STAGES:
                 stage(this, i)
-            end(this, i, None if begun and i == first else time.perf_counter() - began)
 
 
 def work(archive: str, extra: Mapping[str, Settings], missing: Callable[[], list[Trial]]) -> None:
     """Makes what is missing, the first first. What another process is at is left to it."""
-    store, n_made, since = Store(archive), 0, time.perf_counter()
+    store, n_made, since, trials = Store(archive), 0, time.perf_counter(), missing()
     with closing(Processes(load("arithmetic"), store)) as processes:
-        while trials := missing():
+        while trials:
             for trial in trials:
                 began = time.perf_counter()
                 try:
@@ -139,12 +140,13 @@ def work(archive: str, extra: Mapping[str, Settings], missing: Callable[[], list
                     continue
                 for _ in compact(store):  # thousands of commits would be as many files
                     pass
-                now, n_left, n_made = time.perf_counter(), len(missing()), n_made + 1
-                left = f"{n_left} runs are left, about {n_left * (now - since) / n_made / 60:.0f} min"
+                now, trials, n_made = time.perf_counter(), missing(), n_made + 1  # what is wanted next may be another now
+                left = f"{len(trials)} runs are left, about {len(trials) * (now - since) / n_made / 60:.0f} min"
                 print(f"{trial.run_id} in {now - began:.0f} s; {left}", flush=True)
-                break  # what is wanted next may be another now
+                break
             else:
                 time.sleep(5)
+                trials = missing()
 
 
 def quick(archive: str) -> None:
@@ -152,11 +154,7 @@ def quick(archive: str) -> None:
     store = Store(archive)
     trials = [Trial("arithmetic", arm, SEEDS[0], results.best("arithmetic", arm), QUICK_ITERATIONS) for arm in CORE]
 
-    def missing() -> list[Trial]:
-        ended = results.ended(store)
-        return [trial for trial in trials if ended.get(trial.run_id, 0) < trial.iterations]
-
-    work(archive, {}, missing)
+    work(archive, {}, lambda: unfinished(trials, results.ended(store)))
     with TemporaryDirectory() as folder:
         results.keep(store, Path(folder))
         report(Path(folder))

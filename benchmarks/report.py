@@ -68,10 +68,8 @@ def _middle(drawn: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def table(connection: duckdb.DuckDBPyConnection, task: str) -> list[str]:
+def table(task: str, runs: pl.DataFrame, reached: pl.DataFrame) -> list[str]:
     """A task's table in Markdown: a row an arm, the best area first."""
-    runs = ask(connection, "runs").filter(pl.col("task") == task)
-    reached = ask(connection, "reached").filter(pl.col("task") == task)
     levels = TASKS[task].reach
     titles = ["arm", "lr, β", "seeds", *(f"rollouts to {level:g}" for level in levels), f"{PEER} needs, to {levels[0]:g}"]
     titles += ["final", "area", "updates", "s generating, training"]
@@ -145,8 +143,10 @@ def pictures(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[Path]:
 def report(folder: Path | None = None) -> None:
     """Prints every task's table; of the rows that are kept, draws the pictures beside them."""
     connection = opened(folder)
+    runs, reached = ask(connection, "runs"), ask(connection, "reached")
     for task in TASKS:
-        if len(ask(connection, "runs").filter(pl.col("task") == task)):
-            print(f"\n{task}\n", *table(connection, task), sep="\n")
+        of_task = [rows.filter(pl.col("task") == task) for rows in (runs, reached)]
+        if len(of_task[0]):
+            print(f"\n{task}\n", *table(task, *of_task), sep="\n")
     if folder is None:
         print("\n" + "\n".join(f"drawn: {path}" for path in pictures(connection, results.KEPT_IN)))

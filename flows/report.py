@@ -15,8 +15,8 @@ STAGES = ("generate", "score", "draw", "reference", "train", "evaluate", "overhe
 CURVE = "SELECT iteration, policy_id, train_reward, heldout_accuracy FROM progress WHERE run_id = '{}' ORDER BY iteration"
 
 
-def iterations(run: Run) -> Iterator[int]:
-    """The iterations still to do. Each ends, once the caller is through with it, with its snapshot and its line."""
+def iterations(run: Run, *, lines: bool = True) -> Iterator[int]:
+    """The iterations still to do. Each ends, once the caller is through with it, with its snapshot and its lines."""
     first = run.next_iteration()
     if first > run.config.iterations:
         log.info(
@@ -36,9 +36,10 @@ def iterations(run: Run) -> Iterator[int]:
         began = time.perf_counter()
         yield iteration
         end(run, iteration, None if resumed and iteration == first else time.perf_counter() - began)
-        log.info(line(run, iteration))
-        if said := pass_line(run, iteration):
-            log.info(said)
+        if lines:
+            log.info(line(run, iteration))
+            if said := pass_line(run, iteration):
+                log.info(said)
 
 
 def end(run: Run, iteration: int, seconds: float | None = None) -> None:

@@ -114,14 +114,19 @@ def pretrain(
     else:
         raise RuntimeError(f"the arithmetic model did not reach {target_accuracy:.0%} in {MAX_STEPS} steps")
 
-    temporary = Path(folder).with_name(f".{Path(folder).name}.tmp")
+    save(model, tokenizer, Path(folder))
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"accuracy": greedy(model, by_split[Split.HELDOUT])[0], "steps": step, "n_parameters": n_parameters}
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Writes a policy's folder, which appears whole or not at all."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"accuracy": greedy(model, by_split[Split.HELDOUT])[0], "steps": step, "n_parameters": n_parameters}
 
 
 def greedy(model: Any, examples: Sequence[Example]) -> tuple[float, float]:
