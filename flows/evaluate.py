@@ -99,9 +99,7 @@ def _settled(
 def _has(store: "Store", policy: str) -> bool:
     from pipeline import db
 
-    statement = "SELECT count(*) FROM policies WHERE policy_id = $1"
-    ((n,),) = db.connect(store, only=statement).execute(statement, [policy]).fetchall()
-    return bool(n)
+    return policy in db.query(store, "known_policies")["policy_id"].to_pylist()
 
 
 def _folder(policy: str) -> Path | None:
