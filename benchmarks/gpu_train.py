@@ -6,7 +6,8 @@ It needs torch, transformers, accelerate, pyarrow and, of this project, `reval` 
 Weights are random, in the shape of R1-Distill-Qwen-1.5B; nothing is downloaded. Responses are 1,024 to 8,192 tokens.
 
 An update is reval.update.update itself. The plain step is transformers' own loss on whole logits, with labels on the
-response tokens, over rows put together by length and padded on the right, with the same budget, optimizer and clip.
+response tokens, over rows put together by length and padded on the right, with the same budget, optimizer and clip;
+nothing of it is compiled. Compiling is not in any time.
 Tokens are prompt and response tokens without padding. Medians, ours and the peer in turn; each one's first time is left
 out.
 Hidden only: the same update with `hidden · weight[target]` for a log-prob, so that no logits ever exist.
@@ -244,7 +245,7 @@ def speed(policy: Policy, settings: Settings, rows: pa.Table, repeats: int) -> N
     mine, theirs = ours(policy, optimizer, settings, rows), plain(policy.model, optimizer, settings, rows, by_length=True)
 
     def peer() -> None:
-        with own_attention(policy):
+        with own_attention(policy), torch.compiler.set_stance("force_eager"):
             theirs()
 
     what = f"checkpointing {settings.checkpointing}"

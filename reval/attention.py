@@ -1,9 +1,9 @@
 """Attention over trajectories packed end to end: each sees itself only.
 
-On a GPU in bfloat16 it is PyTorch's own kernel for sequences of varying length; elsewhere trajectories of one length that
-lie next to each other, as they do where batches are made by length, are attended together, so that nothing is padded.
+Trajectories of one length that lie next to each other, as they do where batches are made by length, are attended
+together, so that nothing is padded. A GPU is no slower so than with PyTorch's kernel for varying lengths (LOG.md).
 
-Shapes live in names: B trajectories, T tokens of the longest, P tokens of all B together, H heads, K units of a head.
+Shapes live in names: B trajectories, T tokens of each, P tokens of all together, H heads, K units of a head.
 """
 
 from itertools import groupby
@@ -21,13 +21,22 @@ NAME = "reval_packed"
 MORE = ("sliding_window", "softcap", "s_aux", "position_bias")
 
 
+class Runs:
+    """How many trajectories of how many tokens lie next to each other, one such run after another.
+
+    No list: a compiled layer that is handed one is compiled anew for other lengths of it.
+    """
+
+    def __init__(self, lengths: list[int]) -> None:
+        self.shapes = [(len(list(run)), n_tokens) for n_tokens, run in groupby(lengths)]
+
+
 def arguments(batch: Batch) -> dict[str, Any]:
     """What a model has to hand on to its attention."""
-    assert batch.starts_B1 is not None
-    lengths = [(len(list(run)), n_tokens) for n_tokens, run in groupby(batch.n_tokens_B.tolist())]
-    return {"starts_B1": batch.starts_B1, "longest": batch.longest, "lengths": lengths}
+    return {"runs": Runs(batch.lengths)} if batch.packed else {}
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # what it does depends on lengths
 def attend(
     module: Any, query_1HPK: Tensor, key_1HPK: Tensor, value_1HPK: Tensor, mask: None, scaling: float, **more: Any
 ) -> tuple[Tensor, None]:
@@ -38,16 +47,14 @@ def attend(
     """
     if asked := [name for name in MORE if more.get(name) is not None]:
         raise NotImplementedError(f"packed attention without {asked[0]}")
-    if "starts_B1" not in more:  # a padded batch: B and T are where 1 and P are
+    if "runs" not in more:  # a padded batch: B and T are where 1 and P are
         return _causal(query_1HPK, key_1HPK, value_1HPK, scaling).transpose(1, 2), None
     query_PHK, key_PHK, value_PHK = (part[0].transpose(0, 1) for part in (query_1HPK, key_1HPK, value_1HPK))
-    if query_PHK.is_cuda and query_PHK.dtype in (torch.bfloat16, torch.float16):
-        return _varlen(query_PHK, key_PHK, value_PHK, more["starts_B1"], more["longest"], scaling)[None], None
-    lengths: list[tuple[int, int]] = more["lengths"]
-    sizes = [n_rows * n_tokens for n_rows, n_tokens in lengths]
+    shapes: list[tuple[int, int]] = more["runs"].shapes
+    sizes = [n_rows * n_tokens for n_rows, n_tokens in shapes]
     found: list[Tensor] = []
     split = (part.split(sizes) for part in (query_PHK, key_PHK, value_PHK))
-    for shape, *runs in zip(lengths, *split, strict=True):
+    for shape, *runs in zip(shapes, *split, strict=True):
         query_BHTK, key_BHTK, value_BHTK = (run.unflatten(0, shape).transpose(1, 2) for run in runs)
         found.append(_causal(query_BHTK, key_BHTK, value_BHTK, scaling).transpose(1, 2).flatten(0, 1))
     return torch.cat(found)[None], None
@@ -57,22 +64,6 @@ def _causal(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, scaling: f
     parts = query_BHTK, key_BHTK, value_BHTK
     out_BHTK: Tensor = F.scaled_dot_product_attention(*parts, is_causal=True, scale=scaling, enable_gqa=True)
     return out_BHTK
-
-
-def _varlen(
-    query_PHK: Tensor, key_PHK: Tensor, value_PHK: Tensor, starts_B1: Tensor, longest: int, scaling: float
-) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    causal = (-1, 0)  # everything before a token, nothing behind it
-    out = varlen_attn(
-        *(query_PHK, key_PHK, value_PHK, starts_B1, starts_B1, longest, longest),
-        scale=scaling,
-        window_size=causal,
-        enable_gqa=True,
-    )
-    assert isinstance(out, Tensor)
-    return out
 
 
 AttentionInterface.register(NAME, attend)

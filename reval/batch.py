@@ -27,16 +27,19 @@ class Batch(NamedTuple):
     target_N: Tensor  # its id
     row_N: Tensor  # which of the B it belongs to
     first_B: Tensor  # index into N of each trajectory's first response token
-    starts_B1: Tensor | None  # end to end: where each begins among the P, and the end of the last; null: side by side
-    n_tokens_B: Tensor  # prompt and response tokens of each trajectory
-    longest: int  # the most of these
-    n_tokens: int  # their sum, without padding
+    packed: bool  # end to end
+    lengths: list[int]  # prompt and response tokens of each trajectory
 
     def to(self, device: torch.device) -> "Batch":
         there: dict[str, Any] = {
-            name: part.to(device) for name, part in self._asdict().items() if isinstance(part, Tensor)
+            name: sent(part, device) for name, part in self._asdict().items() if isinstance(part, Tensor)
         }
         return self._replace(**there)
+
+    @property
+    def n_tokens(self) -> int:
+        """Without padding."""
+        return sum(self.lengths)
 
     @property
     def n_padding(self) -> int:
@@ -44,6 +47,13 @@ class Batch(NamedTuple):
 
 
 Ids = Sequence[int] | np.ndarray
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device. A GPU is not waited for: it may have work for a while yet."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def collate(prompts: Sequence[Ids], responses: Sequence[Ids], batching: str = Batching.PACKED) -> Batch:
@@ -76,10 +86,8 @@ def collate(prompts: Sequence[Ids], responses: Sequence[Ids], batching: str = Ba
         torch.from_numpy(token_ids[place_N + 1]),
         torch.from_numpy(np.repeat(np.arange(len(prompts)), n_response_B)),
         torch.from_numpy(n_response_B.cumsum() - n_response_B),
-        torch.from_numpy(np.concatenate([[0], ends_B])).int() if packed else None,
-        torch.from_numpy(n_tokens_B),
-        longest,
-        n_tokens,
+        packed,
+        n_tokens_B.tolist(),
     )
 
 

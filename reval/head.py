@@ -2,10 +2,12 @@
 
 Backward computes a chunk's logits again, but for as many rows as may be kept. Logits, logsumexp and what is summed are
 float32 whatever the weights' type is. V of a trajectory is the logsumexp that its first token's log-prob took anyway.
+`fused`, what is done with logits is compiled: a GPU spends that time on reading them, and so reads them less often.
 
 Shapes live in names: N response tokens, C of them in a chunk, D hidden units, V vocabulary, B trajectories.
 """
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +30,7 @@ def scores(
     *,
     temperature: float = 1.0,
     entropy: bool = False,
+    fused: bool = False,
 ) -> Scores:
     """Scores of tokens under softmax(hidden · weightᵀ / temperature).
 
@@ -35,8 +38,38 @@ def scores(
 
     Args:
         first_B: which of the N rows V is wanted of.
+        fused: whether to compile; not on a CPU.
     """
-    return Scores(*_Scores.apply(hidden_ND, weight_VD, target_N, first_B, temperature, entropy))
+    return Scores(*_Scores.apply(hidden_ND, weight_VD, target_N, first_B, temperature, entropy, fused))
+
+
+@cache
+def _compiled(function: Any) -> Any:
+    return torch.compile(function, dynamic=True)
+
+
+def _of_logits(logits_CV: Tensor, target_C1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The target's logit, the logsumexp and the entropy of each row."""
+    most_C1 = logits_CV.amax(1, keepdim=True)
+    below_CV = logits_CV - most_C1
+    p_CV = below_CV.exp()
+    sum_C = p_CV.sum(1)
+    log_C = sum_C.log()
+    return logits_CV.gather(1, target_C1)[:, 0], most_C1[:, 0] + log_C, log_C - (p_CV * below_CV).sum(1) / sum_C
+
+
+def _gradient(
+    logits_CV: Tensor, lse_C1: Tensor, share_C1: Tensor, onehot_C1: Tensor, target_C1: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """share · p, and onehot more at the target."""
+    is_target_CV = torch.arange(logits_CV.shape[1], device=logits_CV.device) == target_C1
+    return ((logits_CV - lse_C1).exp() * share_C1 + torch.where(is_target_CV, onehot_C1, 0.0)).to(dtype)
+
+
+def _gradient_(p_CV: Tensor, share_C1: Tensor, onehot_C1: Tensor, target_C1: Tensor) -> Tensor:
+    """The same of probabilities, in their place."""
+    p_CV *= share_C1
+    return p_CV.scatter_add_(1, target_C1, onehot_C1)
 
 
 def _product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
@@ -57,10 +90,11 @@ class _Scores(torch.autograd.Function):
         first_B: Tensor,
         temperature: float,
         entropy: bool,
+        fused: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         n, n_vocabulary, device = len(target_N), len(weight_VD), hidden_ND.device.type
         chunk = max(FEWEST_ROWS, CHUNK_LOGITS[device] // n_vocabulary)
-        n_kept = min(n, KEPT_LOGITS[device] // n_vocabulary) if any(ctx.needs_input_grad) else 0
+        n_kept = min(n, KEPT_LOGITS[device] // n_vocabulary) if any(ctx.needs_input_grad) and not fused else 0
         weight_DV = weight_VD.to(hidden_ND.dtype).T
         logp_N, lse_N = (hidden_ND.new_empty(n, dtype=torch.float32) for _ in range(2))
         entropy_N = torch.empty_like(lse_N if entropy else lse_N[:0])
@@ -70,6 +104,11 @@ class _Scores(torch.autograd.Function):
             if temperature != 1:
                 logits_CV /= temperature
             target_C1 = target_N[rows, None]
+            if fused:
+                logp_N[rows], lse_N[rows], entropy_C = _compiled(_of_logits)(logits_CV, target_C1)
+                if entropy:
+                    entropy_N[rows] = entropy_C
+                continue
             logp_N[rows] = logits_CV.gather(1, target_C1)[:, 0]
             most_C1 = logits_CV.amax(1, keepdim=True)
             logits_CV -= most_C1
@@ -83,7 +122,7 @@ class _Scores(torch.autograd.Function):
                 p_CV /= sum_C[:, None]
         logp_N -= lse_N
         ctx.save_for_backward(hidden_ND, weight_VD, target_N, first_B, lse_N, kept)
-        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.temperature, ctx.chunk, ctx.fused = temperature, chunk, fused
         ctx.mark_non_differentiable(entropy_N)
         return logp_N, lse_N[first_B], entropy_N
 
@@ -98,24 +137,26 @@ class _Scores(torch.autograd.Function):
         grad_hidden_ND = torch.empty_like(hidden_ND)
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         for rows in _chunks(len(target_N), len(kept), ctx.chunk):
+            of_row = share_N[rows, None], onehot_N[rows, None], target_N[rows, None]
             if rows.stop <= len(kept):
-                p_CV = kept[rows]
+                grad_CV = _gradient_(kept[rows], *of_row)
             else:
-                p_CV = _product(hidden_ND[rows], weight.T)
+                logits_CV = _product(hidden_ND[rows], weight.T)
                 if ctx.temperature != 1:
-                    p_CV /= ctx.temperature
-                p_CV -= lse_N[rows, None]
-                p_CV.exp_()
-            p_CV *= share_N[rows, None]
-            p_CV.scatter_add_(1, target_N[rows, None], onehot_N[rows, None])
-            grad_CV = p_CV.to(hidden_ND.dtype)
+                    logits_CV /= ctx.temperature
+                if ctx.fused:
+                    grad_CV = _compiled(_gradient)(logits_CV, lse_N[rows, None], *of_row, hidden_ND.dtype)
+                else:
+                    logits_CV -= lse_N[rows, None]
+                    grad_CV = _gradient_(logits_CV.exp_(), *of_row)
+            grad_CV = grad_CV.to(hidden_ND.dtype)
             torch.mm(grad_CV, weight, out=grad_hidden_ND[rows])
             if grad_weight_VD is not None:
                 if grad_CV.dtype == torch.float32:
                     grad_weight_VD.addmm_(grad_CV.T, hidden_ND[rows])
                 else:
                     grad_weight_VD += _product(grad_CV.T, hidden_ND[rows])
-        return grad_hidden_ND, grad_weight_VD, None, None, None, None
+        return grad_hidden_ND, grad_weight_VD, None, None, None, None, None
 
 
 def _chunks(n: int, n_kept: int, chunk: int) -> list[slice]:

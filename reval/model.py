@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from reval import attention, head
+from reval import attention, fused, head
 from reval.batch import Batch, collate
 from reval.head import Scores
 from schemas import UserError
@@ -23,13 +23,13 @@ DTYPES = {Precision.FLOAT32: torch.float32, Precision.BFLOAT16: torch.bfloat16}
 class Policy(nn.Module):
     """A causal language model with float32 weights, without dropout.
 
-    `packs` says whether its attention can keep trajectories apart that lie end to end.
+    `packs` says whether its attention can keep trajectories apart that lie end to end, `is_fused` whether it is compiled.
     """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        self.packs = False
+        self.packs = self.is_fused = False
         self.n_parameters = sum(weight.numel() for weight in model.parameters())
 
     def forward(
@@ -41,13 +41,25 @@ class Policy(nn.Module):
             precision: what matrix products are computed in; the scores are float32.
         """
         dtype = DTYPES[Precision(precision)]
-        packed = batch.starts_B1 is not None
-        more = {"position_ids": batch.position_ids, **attention.arguments(batch)} if packed else {}
+        more = {"position_ids": batch.position_ids, **attention.arguments(batch)} if batch.packed else {}
         with torch.autocast(batch.token_ids.device.type, dtype, enabled=dtype != torch.float32):
             hidden = self.model.base_model(input_ids=batch.token_ids, use_cache=False, **more).last_hidden_state
         hidden_ND = hidden.flatten(0, 1)[batch.place_N].to(dtype)
         weight_VD = self.model.get_output_embeddings().weight
-        return head.scores(hidden_ND, weight_VD, batch.target_N, batch.first_B, temperature=temperature, entropy=entropy)
+        given = hidden_ND, weight_VD, batch.target_N, batch.first_B
+        return head.scores(*given, temperature=temperature, entropy=entropy, fused=self.is_fused)
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """Its layers, by what transformers says is one."""
+        kinds = set(self.model._no_split_modules or ())
+        return [module for module in self.modules() if type(module).__name__ in kinds]
+
+    def fuse(self, backend: str = "inductor") -> None:
+        """Compiles each layer, when it is next needed, and what is done with logits."""
+        for layer in self.layers:
+            layer.compile(dynamic=True, backend=backend)
+        self.is_fused = True
 
     def compute_again(self, layers: bool) -> None:
         """Whether backward computes each layer's activations again instead of keeping them.
@@ -86,7 +98,7 @@ class Policy(nn.Module):
         n_trunk -= 0 if outputs is inputs else n_head
         n_heads = config.num_attention_heads
         width: int = n_heads * (getattr(config, "head_dim", None) or config.hidden_size // n_heads)
-        squares = float(batch.n_tokens_B.double().square().sum())
+        squares = sum(n_tokens**2 for n_tokens in batch.lengths)
         products = n_trunk * batch.n_tokens + n_head * len(batch.target_N)
         return float(6 * (products + config.num_hidden_layers * width * squares))
 
@@ -124,7 +136,10 @@ def trusted(model: Any, name: str) -> Policy:
         UserError: see `policy`.
     """
     found = Policy(model)
-    _check(found, name, next(model.parameters()).device)
+    device = next(model.parameters()).device
+    _check(found, name, device)
+    if fused.pays(device, found.n_parameters):
+        found.fuse()
     return found
 
 

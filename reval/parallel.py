@@ -86,10 +86,8 @@ def shard(policy: Any, team: Team, *, offload: bool) -> None:
 
     mesh = init_device_mesh(team.device.type, (team.size,))
     how = CPUOffloadPolicy(pin_memory=team.device.type == "cuda") if offload else OffloadPolicy()
-    kinds = set(policy.model._no_split_modules or ())
-    for module in policy.modules():
-        if type(module).__name__ in kinds:
-            fully_shard(module, mesh=mesh, offload_policy=how)
+    for layer in policy.layers:
+        fully_shard(layer, mesh=mesh, offload_policy=how)
     fully_shard(policy, mesh=mesh, offload_policy=how)
     for module in policy.modules():
         if isinstance(module, FSDPModule):  # neither of these reaches the modules within

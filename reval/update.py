@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from reval import bellman
-from reval.batch import Batch, micro_batches, share_out
+from reval.batch import Batch, micro_batches, sent, share_out
 from reval.bellman import Sample
 from reval.gradients import Gradients
 from reval.head import Scores
@@ -60,12 +60,12 @@ class Trajectories:
         device, beta = scores.logp_N.device, self.settings.beta
 
         def here(values_B: Tensor) -> Tensor:
-            return values_B[places].to(device)
+            return sent(values_B[places], device)
 
         behaviour_N = torch.empty(0, device=device)
         if self.settings.objective == "grpo":
             stored = [self.rollouts.behaviour[row] for row in self.row_B[places].tolist()]
-            behaviour_N = torch.cat([torch.from_numpy(part.copy()) for part in stored]).float().to(device)
+            behaviour_N = sent(torch.cat([torch.from_numpy(part.copy()) for part in stored]).float(), device)
         return Sample(
             logp_N=scores.logp_N,
             behaviour_N=behaviour_N,
@@ -114,7 +114,8 @@ def update(
     settings, rows = the_pass.settings, Trajectories(the_pass, draws)
     if objective.centres:
         rows.centre_B = _centre(team, policy, rows)
-    found = {name: torch.zeros(len(rows), dtype=torch.float64) for name in OF_A_ROW}
+    n_response_B = torch.tensor([len(rows.rollouts.responses[row]) for row in rows.row_B.tolist()], dtype=torch.float64)
+    of_rows: list[tuple[list[int], list[Tensor | None]]] = []  # stays where it is: to ask a GPU is to wait for it
     counts = torch.zeros(2, dtype=torch.float64)  # padding tokens, floating-point operations
     gradients = Gradients(team, policy)
     for places, batch in _micro_batches(team, policy, rows):
@@ -123,13 +124,15 @@ def update(
             gradients.backward(scores.logp_N.sum() * 0)
             continue
         outcome = objective.outcome(rows.sample(places, batch, scores))
-        gradients.backward(bellman.loss(outcome.loss_B, rows.weight_B[places].to(team.device), len(rows)))
-        n_response_B = torch.bincount(batch.row_N)
-        entropy_B = sum_by_trajectory(scores.entropy_N, batch) / n_response_B
-        said = (*outcome[:5], entropy_B, outcome.clipped_share_B)
-        for name, values_B in zip(OF_A_ROW, said, strict=True):
-            found[name][places] = torch.nan if values_B is None else values_B.detach().cpu().double()
+        gradients.backward(bellman.loss(outcome.loss_B, sent(rows.weight_B[places], team.device), len(rows)))
+        entropy_B = sum_by_trajectory(scores.entropy_N, batch) / sent(n_response_B[places], team.device)
+        said = [*outcome[:5], entropy_B, outcome.clipped_share_B]
+        of_rows.append((places, [None if values_B is None else values_B.detach() for values_B in said]))
         counts += torch.tensor([batch.n_padding, policy.flops(batch)], dtype=torch.float64)
+    found = {name: torch.zeros(len(rows), dtype=torch.float64) for name in OF_A_ROW}
+    for places, said in of_rows:
+        for name, values_B in zip(OF_A_ROW, said, strict=True):
+            found[name][places] = torch.nan if values_B is None else values_B.cpu().double()
     team.add_up([*found.values(), counts])
     _check(rows, found)
     gradients.finish()
@@ -138,7 +141,6 @@ def update(
         raise FloatingPointError(f"update {draws['update'][0]}: gradient norm is {norm}; the pass changed nothing")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    n_response_B = torch.tensor([len(rows.rollouts.responses[row]) for row in rows.row_B.tolist()], dtype=torch.float64)
     seconds = time.perf_counter() - began
     peak = team.peak_flops(settings.precision)
     step = {

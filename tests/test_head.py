@@ -42,15 +42,20 @@ def loss(logp_N: Tensor, value_B: Tensor) -> Tensor:
     return (WEIGHT_N * logp_N).sum() + (WEIGHT_B * value_B.square()).sum()
 
 
-@pytest.mark.parametrize("kept", [0, 200, 10**6])
+@pytest.mark.parametrize(("kept", "fused"), [(0, False), (200, False), (10**6, False), (10**6, True)])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_against_float64(monkeypatch, temperature, kept) -> None:
-    """With probabilities computed again in backward, with some kept and with all; six rows in a chunk."""
+def test_against_float64(monkeypatch, temperature, kept, fused) -> None:
+    """With probabilities computed again in backward, with some kept and with all; six rows in a chunk.
+
+    What a GPU has compiled is run as it is written.
+    """
+    monkeypatch.setattr(head, "_compiled", lambda function: function)
     monkeypatch.setattr(head, "FEWEST_ROWS", 3)
     monkeypatch.setattr(head, "CHUNK_LOGITS", {"cpu": 6 * V})
     monkeypatch.setattr(head, "KEPT_LOGITS", {"cpu": kept})
     hidden_ND, weight_VD, target_N = given(torch.float32)
-    scores = head.scores(hidden_ND, weight_VD, target_N, FIRST_B, temperature=temperature, entropy=True)
+    given_N = hidden_ND, weight_VD, target_N, FIRST_B
+    scores = head.scores(*given_N, temperature=temperature, entropy=True, fused=fused)
     wanted = expected(hidden_ND, weight_VD, target_N, temperature)
     assert_close(scores, wanted)
     for got, want in gradients((hidden_ND, weight_VD), scores, wanted):

@@ -9,10 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 
-from reval import head
+from reval import fused, head
 from reval import model as models
 from reval.batch import collate, micro_batches
+from reval.model import Policy
 from reval.rollouts import Rollouts, Settings
 from reval.trainer import Trainer
 
@@ -116,6 +118,22 @@ def test_packing_padding_and_micro_batches_change_nothing(model_folder, batching
     cut = micro_batches(Rollouts(rollouts()).n_tokens, 40, batching)
     assert len(cut) > 3
     close(gradient(model_folder, cut, batching), one_by_one)
+
+
+def test_compiled_layers_change_nothing(model_folder, monkeypatch) -> None:
+    """Nor is a layer compiled for every batch anew. As on a GPU, but for the kernels: making those takes half a minute."""
+    groups = [[i] for i in range(3)] + [[3, 4], [5, 6, 7], [8, 9, 10, 11]]
+    eager = gradient(model_folder, groups)
+    monkeypatch.setattr(fused, "pays", lambda device, n_parameters: True)
+    monkeypatch.setattr(Policy.fuse, "__defaults__", ("aot_eager",))
+    monkeypatch.setattr(head, "_compiled", lambda function: function)
+    torch._dynamo.reset()
+    counters.clear()
+    close(gradient(model_folder, groups), eager)
+    n_graphs = counters["stats"]["unique_graphs"]
+    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
+    close(gradient(model_folder, [[0, 1, 2, 3, 4], *[[i] for i in range(5, N)]]), eager)
+    assert counters["stats"]["unique_graphs"] == n_graphs > 0
 
 
 @pytest.mark.parametrize("kept", [0, 100, 10**6])

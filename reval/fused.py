@@ -1,0 +1,24 @@
+"""What torch.compile may fuse: where there is a GPU, what Triton needs, and a model large enough to be worth the wait.
+
+TORCH_COMPILE_DISABLE=1, which is torch's own, turns it off.
+"""
+
+import os
+import shutil
+from importlib.util import find_spec
+
+import torch
+
+# Compiling takes half a minute at the first update; of a smaller model no pass makes up for that.
+FEWEST_PARAMETERS = 100_000_000
+
+
+def pays(device: torch.device, n_parameters: int) -> bool:
+    """Whether to compile a model of so many weights that lies on this device."""
+    compilers = (os.environ.get("CC"), "gcc", "clang", "cc")
+    return (
+        device.type == "cuda"
+        and n_parameters >= FEWEST_PARAMETERS
+        and find_spec("triton") is not None
+        and any(shutil.which(name) for name in compilers if name)
+    )
