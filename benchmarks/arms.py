@@ -6,9 +6,10 @@ from typing import Any
 Settings = dict[str, Any]
 
 TUNING_SEED, SEEDS = 0, (1, 2, 3, 4, 5)
-# Six tries an arm: six rates where there is no β, else three rates and two β. A reference that stays wants smaller β than
-# one that moves with the policy: it measures what may be left of a whole run. Tries are numbered: new ones go to the end.
-RATES = (5e-5, 1e-4, 2e-4, 4e-4, 2.5e-5, 1.5e-4)
+# Eight tries an arm: eight rates where there is no β, else three rates and two β, and one try beyond the least of each.
+# A reference that stays wants smaller β than one that moves with the policy: it measures what may be left of a whole run.
+# Tries are numbered: new ones go to the end.
+RATES = (5e-5, 1e-4, 2e-4, 4e-4, 2.5e-5, 1.5e-4, 1.25e-5, 3.5e-5)
 RATES_WITH_BETA = (1e-4, 2e-4, 5e-5)
 BETAS, BETAS_NEVER_RESET = (0.3, 1.0), (0.05, 0.2)
 
@@ -41,7 +42,9 @@ class Arm:
         if self.objective in ("grpo", "reinforce"):
             return tuple((rate, 1.0) for rate in RATES)
         betas = BETAS_NEVER_RESET if self.settings.get("train.reset_every_iterations") == 0 else BETAS
-        return tuple((rate, beta) for rate in RATES_WITH_BETA for beta in betas)
+        least = min(RATES_WITH_BETA), min(betas)
+        beyond = ((least[0] / 2, least[1]), (least[0], least[1] / 3))
+        return tuple((rate, beta) for rate in RATES_WITH_BETA for beta in betas) + beyond
 
 
 def _sizes(prompts: int, samples: int) -> Settings:

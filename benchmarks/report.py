@@ -69,10 +69,16 @@ def _middle(drawn: np.ndarray) -> tuple[float, float]:
 
 
 def table(task: str, runs: pl.DataFrame, reached: pl.DataFrame) -> list[str]:
-    """A task's table in Markdown: a row an arm, the best area first."""
+    """A task's table in Markdown: a row an arm, the best area first; × is how often its rollouts the peer needs."""
     levels = TASKS[task].reach
-    titles = ["arm", "lr, β", "seeds", *(f"rollouts to {level:g}" for level in levels), f"{PEER} needs, to {levels[0]:g}"]
-    titles += ["final", "area", "updates", "s generating, training"]
+    titles = ["arm", "lr, β", "seeds", *(f"rollouts to {level:g}" for level in levels)]
+    titles += [
+        *(f"{PEER} needs ×, to {level:g}" for level in levels),
+        "final",
+        "area",
+        "updates",
+        "s generating, training",
+    ]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
 
     def needed(arm: str, level: float) -> list[float]:
@@ -86,9 +92,10 @@ def table(task: str, runs: pl.DataFrame, reached: pl.DataFrame) -> list[str]:
         has_beta = not arm.startswith(("grpo", "reinforce"))
         cells = [arm, f"{rate:.3g}" + (f", {beta:.2g}" if has_beta else ""), str(len(mine))]
         cells += [said(interval(needed(arm, level)), "{:,.0f}") for level in levels]
-        peers = needed(PEER, levels[0])
-        times = ratio(needed(arm, levels[0]), peers) if peers and arm != PEER else (np.nan,)
-        cells.append("" if np.isnan(times[0]) else "×" + said(times, "{:.2f}"))
+        for level in levels:
+            peers = needed(PEER, level)
+            times = ratio(needed(arm, level), peers) if peers and arm != PEER else (np.nan,)
+            cells.append("" if np.isnan(times[0]) else said(times, "{:.2f}"))
         cells += [said(interval(mine[name].to_list()), "{:.3f}") for name in ("final_accuracy", "area")]
         cells.append(f"{mine['n_updates'][0]:,}")
         cells.append(f"{mine['seconds_generate'].median():.0f}, {mine['seconds_train'].median():.0f}")

@@ -22,7 +22,7 @@ def test_every_run_is_asked_for_what_a_recipe_may_say() -> None:
 
 
 def test_arms_have_the_same_budget() -> None:
-    assert {len(arm.grid) for arm in ARMS.values()} == {6}
+    assert {len(arm.grid) for arm in ARMS.values()} == {8}
     assert set(arms.CORE) < set(ARMS)
 
 
