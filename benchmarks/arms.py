@@ -18,7 +18,8 @@ BETAS, BETAS_NEVER_RESET = (0.3, 1.0), (0.05, 0.2)
 class Task:
     """`iterations` of a reporting and of a tuning run; `reach`: accuracies of which is asked when a run gets there.
 
-    `tuned_on`: the task whose tuning counts for this one; null: its own.
+    `tuned_on`: the task whose tuning counts for this one; null: its own. `base`: the policy all its runs begin from, by
+    the name of its folder in results/start; null: what its settings say.
     """
 
     iterations: int
@@ -26,6 +27,7 @@ class Task:
     reach: tuple[float, ...]
     settings: Settings = field(default_factory=dict)
     tuned_on: str | None = None
+    base: str | None = "arithmetic"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ _SINGLE = {name: {**_sizes(1, 64), "prompts.source": f"single-{name}"} for name 
 TASKS = {
     "arithmetic": Task(15, 9, (0.45, 0.5, 0.55), _sizes(32, 8)),
     "columns": Task(
-        15, 9, (0.4, 0.5, 0.6), {**_sizes(16, 8), "prompts.source": "columns", "generate.max_response_tokens": 80}
+        *(15, 9, (0.4, 0.5, 0.6)),
+        {**_sizes(16, 8), "prompts.source": "columns", "generate.max_response_tokens": 80},
+        base="columns",
     ),
     "single-medium": Task(12, 12, (0.5, 0.8, 0.95), _SINGLE["medium"]),
     "single-easy": Task(12, 0, (0.8, 0.9, 0.95), _SINGLE["easy"], tuned_on="single-medium"),

@@ -1,7 +1,7 @@
 """What replay buys, against GRPO: objectives × replay rules × seeds at equal numbers of generated rollouts.
 
     python -m benchmarks.learning [--tasks …] [--arms …] [--seeds …]     runs what is missing, then reports
-    python -m benchmarks.learning --report                              reports alone
+    python -m benchmarks.learning --report [FOLDER]                     reports alone, of the kept rows or others
     python -m benchmarks.learning --quick                               a few short runs in an archive of their own
 
 Every run goes through the project's own stages into one archive. A run is a task, an arm and a seed; what is done is read
@@ -36,6 +36,7 @@ from pipeline.score import score
 from pipeline.store import Store
 from pipeline.train import train
 from reval.config import Config
+from schemas import UserError
 
 QUICK_ITERATIONS = 8
 STAGES = (generate, score, draw, reference, train, evaluate)
@@ -149,15 +150,15 @@ def work(archive: str, extra: Mapping[str, Settings], missing: Callable[[], list
                 trials = missing()
 
 
-def quick(archive: str) -> None:
+def quick(archive: str, extra: Mapping[str, Settings]) -> None:
     """One short seed of the main arms with the tries that were best before, into results that are not kept."""
     store = Store(archive)
     trials = [Trial("arithmetic", arm, SEEDS[0], results.best("arithmetic", arm), QUICK_ITERATIONS) for arm in CORE]
 
-    work(archive, {}, lambda: unfinished(trials, results.ended(store)))
+    work(archive, extra, lambda: unfinished(trials, results.ended(store)))
     with TemporaryDirectory() as folder:
         results.keep(store, Path(folder))
-        report(Path(folder))
+        report(Path(folder), draw=False)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -166,18 +167,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK", help=", ".join(TASKS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, metavar="N", help="default: 1 to 5")
-    parser.add_argument("--report", action="store_true", help="no runs: say what the kept results say")
+    said = "no runs: say what the kept results say, or those in a folder"
+    parser.add_argument("--report", nargs="?", type=Path, const=results.KEPT_IN, metavar="FOLDER", help=said)
     parser.add_argument("--quick", action="store_true", help="one short seed of the main arms, in under ten minutes")
     asked = parser.parse_args(argv)
     if asked.report:
-        return report()
+        return report(asked.report)
     log.handlers = [handler := ConsoleHandler()]
     archive = asked.archive or ("learning-quick" if asked.quick else "learning")
     store = Store.create(archive, {})
-    extra = prepare(store, () if asked.quick else asked.tasks)
+    try:
+        extra = prepare(store, ("arithmetic",) if asked.quick else asked.tasks)
+    except UserError as error:
+        parser.error(str(error))
     handler.setLevel(logging.WARNING)  # what every iteration of every run lets go of is no news
     if asked.quick:
-        return quick(archive)
+        return quick(archive, extra)
     work(archive, extra, Board(store, asked.tasks, asked.arms, asked.seeds).missing)
     with store.lock("learning-results"):
         results.keep(store)

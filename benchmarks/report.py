@@ -14,8 +14,8 @@ from benchmarks.arms import TASKS
 PEER = "grpo-fresh"
 N_BOOTSTRAP, LEVEL = 10_000, 0.95
 SHOWN = (
-    *("grpo-fresh", "grpo-fresh-k4", "grpo-fifo-k4", "grpo-fifo-k8"),
-    *("reval-fresh-k4", "reval-fifo-k4", "reval-own-k4", "reval-own-k8"),
+    *("grpo-fresh", "grpo-fresh-k4", "grpo-fifo-k4", "grpo-fresh-k8", "grpo-fifo-k8"),
+    *("reval-fresh-k4", "reval-fifo-k4", "reval-own-k4", "reval-fresh-k8", "reval-fifo-k8", "reval-own-k8"),
 )
 
 
@@ -147,13 +147,13 @@ def pictures(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[Path]:
     return made
 
 
-def report(folder: Path | None = None) -> None:
-    """Prints every task's table; of the rows that are kept, draws the pictures beside them."""
+def report(folder: Path | None = None, draw: bool = True) -> None:
+    """Prints every task's table of the rows in a folder, of the kept ones by default; draws the pictures beside them."""
     connection = opened(folder)
     runs, reached = ask(connection, "runs"), ask(connection, "reached")
     for task in TASKS:
         of_task = [rows.filter(pl.col("task") == task) for rows in (runs, reached)]
         if len(of_task[0]):
             print(f"\n{task}\n", *table(task, *of_task), sep="\n")
-    if folder is None:
-        print("\n" + "\n".join(f"drawn: {path}" for path in pictures(connection, results.KEPT_IN)))
+    if draw:
+        print("\n" + "\n".join(f"drawn: {path}" for path in pictures(connection, folder or results.KEPT_IN)))

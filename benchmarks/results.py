@@ -62,6 +62,14 @@ def ended(store: Store | None = None) -> dict[str, int]:
     return dict(_over(found).execute("SELECT run_id, max(iteration) FROM curves GROUP BY 1").fetchall())
 
 
+def bases(task: str) -> set[str]:
+    """Digests of the weights that the kept runs of a task began from."""
+    found = kept("curves")
+    if found is None:
+        return set()
+    return {row[0] for row in _over(found).execute("SELECT DISTINCT base FROM curves WHERE task = $1", [task]).fetchall()}
+
+
 def best(task: str, arm: str, store: Store | None = None) -> int:
     """The try that counts, of those in an archive and those that are kept; of none the first."""
     found = [rows(store, "curves", f"{task}.{arm}.%.s0")] if store else []

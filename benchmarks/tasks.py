@@ -1,13 +1,18 @@
-"""What the tasks of `benchmarks.learning` want in an archive: questions and model of `columns`, the single prompts."""
+"""What the tasks of `benchmarks.learning` start from: base policies, questions of `columns`, the single prompts.
+
+Policies and prompts lie in `results/start`, with the results. To train them again would be to begin elsewhere: the same
+code on another processor rounds otherwise, stops at another step, and leaves a policy that is right some points more or
+less often.
+"""
 
 import json
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks import columns
-from benchmarks.arms import Settings
-from pipeline import db
+from benchmarks import columns, results
+from benchmarks.arms import TASKS, Settings
+from pipeline import arithmetic, db
 from pipeline.generate import generate
 from pipeline.import_prompts import import_prompts
 from pipeline.processes import Processes
@@ -16,46 +21,69 @@ from pipeline.recipes import load
 from pipeline.run import open_run
 from pipeline.score import score
 from pipeline.store import Store
+from reval.weights import weights_digest
+from schemas import UserError
 from schemas.enums import Split
 
+START = results.QUERIES / "start"
 # Of so many questions, so many answers each, by the base policy: those nearest to these shares of right ones are taken.
 SURVEYED, SAMPLES = 200, 32
 SINGLE = {"easy": 0.7, "medium": 0.3, "hard": 0.06}
 
 
 def prepare(store: Store, tasks: Sequence[str]) -> dict[str, Settings]:
-    """Brings what is missing into the archive; gives the settings that depend on where it lies, by task."""
+    """Brings what is missing into the archive; gives the settings that depend on where it lies, by task.
+
+    Raises:
+        UserError: the results that are kept began from another policy than what lies in results/start.
+    """
     folder = Path(f"{store.layout.root}-tasks")
     with store.lock("learning-tasks"):
         folder.mkdir(exist_ok=True)
-        found: dict[str, Settings] = {}
+        bases = {task: base(name) for task in tasks if (name := TASKS[task].base)}
+        for task, path in bases.items():
+            if others := results.bases(task) - {weights_digest(path)}:
+                raise UserError(
+                    f"results of {task} began from another policy ({', '.join(others)[:8]}…) than {path}: "
+                    "bring that back, or move the results away"
+                )
         if "columns" in tasks:
-            found["columns"] = {"policy.base": str(_columns(store, folder))}
+            for split, path in columns.questions(folder).items():
+                import_prompts(store.layout.root, path, source="columns", split=Split(split))
         if any(task.startswith("single-") for task in tasks):
-            _single(store, folder)
-    return found
+            _single(store)
+    return {task: {"policy.base": str(path)} for task, path in bases.items()}
 
 
-def _columns(store: Store, folder: Path) -> Path:
-    """The folder of the base policy of columns."""
-    base = folder / "columns-base"
-    if not base.exists():
-        with bar("pre-train the model of columns") as progress:
-            log.info(
-                "columns: a sample of the base policy is right %.0f%% of the time", 100 * columns.pretrain(base, progress)
-            )
-    for split, path in columns.questions(folder).items():
-        import_prompts(store.layout.root, path, source="columns", split=Split(split))
-    return base
+def base(name: str) -> Path:
+    """The folder of a base policy, which is trained if it is not there."""
+    folder, recipe = START / name, load("arithmetic")
+    if not folder.exists():
+        with bar(f"pre-train the model of {name}") as progress:
+            if name == "columns":
+                columns.pretrain(folder, progress)
+            else:
+                how = recipe.prompts.seed, recipe.policy.seed, recipe.policy.target_accuracy
+                arithmetic.pretrain(str(folder), *how, progress)
+    return folder
 
 
-def _single(store: Store, folder: Path) -> None:
+def _single(store: Store) -> None:
     """A question each that the arithmetic base policy mostly, sometimes and hardly ever gets right."""
-    settings = {"generate.prompts_per_iteration": SURVEYED, "generate.samples_per_prompt": SAMPLES}
-    config, root = load("arithmetic", settings, iterations=1), store.layout.root
+    files = {name: START / f"single-{name}.jsonl" for name in SINGLE}
+    if not all(path.exists() for path in files.values()):
+        _survey(store, files)
+    for name, path in files.items():
+        import_prompts(store.layout.root, path, source=f"single-{name}", split=Split.TRAIN)
+
+
+def _survey(store: Store, files: dict[str, Path]) -> None:
+    """Asks the base policy, and writes down which questions are wanted."""
+    sizes = {"generate.prompts_per_iteration": SURVEYED, "generate.samples_per_prompt": SAMPLES}
+    config = load("arithmetic", {**sizes, "policy.base": str(base("arithmetic"))}, iterations=1)
     with (
         closing(Processes(config, store)) as processes,
-        open_run("iterate", config, root, name="survey", processes=processes) as this,
+        open_run("iterate", config, store.layout.root, name="survey", processes=processes) as this,
     ):
         generate(this, 1)
         score(this, 1)
@@ -66,6 +94,4 @@ def _single(store: Store, folder: Path) -> None:
         )
         problem, answer, share = db.connect(store).execute(nearest, [rate]).fetchall()[0]
         log.info("single-%s: %s, right %.0f%% of the time", name, problem, 100 * share)
-        path = folder / f"single-{name}.jsonl"
-        path.write_text(json.dumps({"problem": problem, "answer": answer}) + "\n")
-        import_prompts(root, path, source=f"single-{name}", split=Split.TRAIN)
+        files[name].write_text(json.dumps({"problem": problem, "answer": answer}) + "\n")

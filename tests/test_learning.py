@@ -51,7 +51,7 @@ def small(monkeypatch, tmp_path, model_folder) -> Path:
         "evaluate.max_prompts": 3,
     }
     monkeypatch.setattr("pipeline.arithmetic.problems", lambda seed: [(f"{n}+1=", str(n + 1), s) for n, s in SPLIT])
-    monkeypatch.setitem(TASKS, "tiny", Task(2, 1, (0.5,), settings))
+    monkeypatch.setitem(TASKS, "tiny", Task(2, 1, (0.5,), settings, base=None))
     for name in ("a", "grpo-fresh"):
         monkeypatch.setitem(ARMS, name, Arm("reinforce", arms._updates("fresh", 1) | {"train.reset_every_iterations": 0}))
     monkeypatch.setattr(arms, "RATES", arms.RATES[:1])
@@ -91,11 +91,20 @@ def curves(folder: Path, rewards: dict[str, list[float]]) -> None:
         for i, reward in enumerate([None, *of_run]):
             row = {"run_id": run_id, "task": task, "arm": arm, "trial": int(trial[1:]), "seed": int(seed[1:])}
             row |= {"iteration": i, "n_generated": 10 * i, "n_updates": 2 * i, "train_reward": reward}
-            row |= {"heldout_accuracy": None, "learning_rate": 1e-4, "beta": 1.0}
+            row |= {"heldout_accuracy": None, "learning_rate": 1e-4, "beta": 1.0, "base": "0" * 64}
             rows.append(row | {"seconds_generate": 1.0, "seconds_train": 2.0})
     pl.DataFrame(rows).write_parquet(folder / "curves.parquet")
     ages = {"run_id": "x.a.t1.s1", "task": "x", "arm": "a", "age_iterations": 0, "n_draws": 4, "residual_rms": 0.5}
     pl.DataFrame([ages | {"log_ratio_rms": 0.1, "reward": 0.5}]).write_parquet(folder / "ages.parquet")
+
+
+def test_results_of_another_base_policy_are_not_gone_on_with(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(results, "KEPT_IN", tmp_path)
+    curves(tmp_path, {"arithmetic.a.t0.s1": [0.5]})
+    with pytest.raises(SystemExit) as ended:
+        learning.main(["--archive", str(tmp_path / "archive"), "--tasks", "arithmetic", "--arms", "grpo-fresh"])
+    assert ended.value.code == 2
+    assert "began from another policy (00000000…)" in capsys.readouterr().err
 
 
 def test_reached_is_on_the_line_between_two_points(tmp_path, monkeypatch) -> None:

@@ -1,5 +1,6 @@
 -- curves.parquet: one row per run of benchmarks.learning and iteration, 0 being where it began. Over an archive's views.
 -- Inputs: pattern, of run names: TASK.ARM.tN.sM, the Nth try of the arm's grid on seed M. On seed 0 tries are chosen.
+--   base                      digest of the weights that the run began from
 --   n_generated, n_updates    rollouts and optimizer steps up to and with the iteration
 --   heldout_accuracy          of greedy answers; null: not evaluated then
 --   train_reward              mean over the iteration's own new rollouts, made by the policy of the iteration before
@@ -17,6 +18,7 @@ SELECT
     split_part(p.run_id, '.', 3)[2:]::SMALLINT AS trial, split_part(p.run_id, '.', 4)[2:]::SMALLINT AS seed,
     json_extract(r.config, '$.train.learning_rate')::FLOAT AS learning_rate,
     json_extract(r.config, '$.train.beta')::FLOAT AS beta,
+    b.weights_digest AS base,
     p.iteration::SMALLINT AS iteration,
     coalesce(sum(m.n) OVER so_far, 0)::INT AS n_generated,
     coalesce(sum(u.n_updates) OVER so_far, 0)::INT AS n_updates,
@@ -28,6 +30,7 @@ SELECT
     (p.seconds_draw + p.seconds_reference + p.seconds_train)::FLOAT AS seconds_train
 FROM progress p
 JOIN runs r USING (run_id)
+JOIN policies b ON b.policy_id = r.base_policy_id
 LEFT JOIN made m ON m.run_id = p.run_id AND m.iteration = p.iteration
 LEFT JOIN passed u ON u.run_id = p.run_id AND u.iteration = p.iteration
 LEFT JOIN training t ON t.run_id = p.run_id AND t.iteration = p.iteration
