@@ -98,6 +98,8 @@ def _arms() -> dict[str, Arm]:
             found[f"reval-{rule}-k{k}-noreset"] = Arm("reval", {**_updates(rule, k), **_NEVER})
     for k in (4, 8):  # replayed rows under a reference of their own
         found[f"reval-own-k{k}"] = Arm("reval", {**_updates("fifo", k), "train.reference": "behaviour"})
+    # Targets between the reward and what it is above the group's mean.
+    found["reval-half-k8"] = Arm("reval", {**found["reval-own-k8"].settings, "train.baseline": "half_mean"})
     found["reval-recency-k4"] = Arm("reval", {**_updates("recency", 4), "replay.recency.gamma": 0.5})
     found["tbrm-fifo-k4"] = Arm("tbrm", {**_updates("fifo", 4), **_NEVER, "train.baseline": "raw"})
     for objective in ("grpo", "reinforce"):  # what a reference is to others is only reported of these: it stays

@@ -66,6 +66,7 @@ class Trial:
             "runtime.micro_batch_tokens": 4096,
             # Whatever the recipe has become: an arm stays what it was.
             "train.reference": "reset",
+            "train.baseline": "group_mean",
             "train.reset_every_iterations": 1,
             **TASKS[self.task].settings,
             **arm.settings,

@@ -172,8 +172,8 @@ class Retrain(Section):
 class Train(Section):
     objective: Literal["reval", "tbrm", "grpo", "reinforce", "tba"] = "reval"
     """reval/objectives.py says what each is."""
-    baseline: Literal["group_mean", "raw"] = "group_mean"
-    """What is subtracted from a reward: the mean reward of the prompt's group, or nothing."""
+    baseline: Literal["group_mean", "half_mean", "raw"] = "group_mean"
+    """What is subtracted from a reward: the mean reward of the prompt's group, half of it, or nothing."""
     beta: float = Field(1.0, gt=0)
     """Weight of KL to the reference; a reward of 1 is worth 1/beta nats."""
     clip_low: float = Field(0.2, gt=0, lt=1)
@@ -204,7 +204,7 @@ class Train(Section):
                 "adapters stand on the policy the run began from, which is the reference then: "
                 "set train.reset_every_iterations=0 with train.lora_rank, and train.reference=reset"
             )
-        if self.objective == "grpo" and self.baseline == "raw":
+        if self.objective == "grpo" and self.baseline != "group_mean":
             raise ValueError(
                 "grpo divides by the deviation around the group's mean: set train.baseline=group_mean with it"
             )

@@ -316,8 +316,8 @@ def test_weights_of_zero_leave_nothing() -> None:
     assert draw(of_rule("custom", custom={"weight": "0"})) == []
 
 
-@pytest.mark.parametrize("baseline", ["group_mean", "raw"])
-def test_the_deviation_of_a_group(baseline) -> None:
+@pytest.mark.parametrize(("baseline", "share"), [("group_mean", 1.0), ("half_mean", 0.5), ("raw", 0.0)])
+def test_the_deviation_of_a_group(baseline, share) -> None:
     """Rewards 1, 0, 0 and .5 have a mean of 3/8 and squares of 25 + 9 + 9 + 1 64ths around it, over 3; alike ones have
     none, nor has one alone. A row that a condition leaves out has its say."""
     rewards = {
@@ -337,7 +337,7 @@ def test_the_deviation_of_a_group(baseline) -> None:
     of_first = pytest.approx(math.sqrt(44 / 64 / 3))
     expected = {"t0000": of_first, "t0001": of_first, "t0002": of_first, "t0004": 0.0, "t0005": 0.0, "t0008": 0.0}
     assert {row["trajectory_id"]: row["deviation"] for row in rows} == expected
-    assert {row["baseline"] for row in rows} == ({0.0} if baseline == "raw" else {0.375, 0.3, 1.0})
+    assert {row["baseline"] for row in rows} == {share * mean for mean in (0.375, 0.3, 1.0)}
 
 
 def test_means_and_deviations_are_the_same_bits_for_any_order() -> None:

@@ -11,7 +11,8 @@
 WITH judged AS (
     SELECT
         *,
-        CASE WHEN getvariable('baseline') = 'group_mean' THEN avg(reward) OVER by_group ELSE 0 END AS baseline,
+        CASE getvariable('baseline') WHEN 'group_mean' THEN 1.0 WHEN 'half_mean' THEN 0.5 ELSE 0 END
+            * avg(reward) OVER by_group AS baseline,
         coalesce(stddev_samp(reward) OVER by_group, 0) AS deviation
     FROM eligible
     -- In order, since sums of floats depend on it: the same bits for any thread count and file layout.
