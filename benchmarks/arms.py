@@ -113,13 +113,4 @@ def _arms() -> dict[str, Arm]:
 
 ARMS = _arms()
 # What `--quick` compares.
-CORE = (
-    "grpo-fresh",
-    "reval-fresh",
-    "grpo-fresh-k4",
-    "reval-fresh-k4",
-    "grpo-fifo-k4",
-    "reval-fifo-k4",
-    "reval-own-k4",
-    "reinforce-fifo-k4",
-)
+CORE = ("grpo-fresh", "grpo-fresh-k8", "grpo-fifo-k8", "reval-fresh-k8", "reval-own-k8", "reval-half-k8")

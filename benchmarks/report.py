@@ -15,7 +15,8 @@ PEER = "grpo-fresh"
 N_BOOTSTRAP, LEVEL = 10_000, 0.95
 SHOWN = (
     *("grpo-fresh", "grpo-fresh-k4", "grpo-fifo-k4", "grpo-fresh-k8", "grpo-fifo-k8"),
-    *("reval-fresh-k4", "reval-fifo-k4", "reval-own-k4", "reval-fresh-k8", "reval-fifo-k8", "reval-own-k8"),
+    *("reval-fresh-k4", "reval-fifo-k4", "reval-own-k4", "reval-fresh-k8", "reval-fifo-k8"),
+    *("reval-own-k8", "reval-half-k8"),
 )
 
 

@@ -33,6 +33,7 @@ SMALL = {
     "replay.batch_trajectories": 40,
     "replay.window_trajectories": 72,
     "train.reference": "reset",
+    "train.baseline": "group_mean",
     "train.reset_every_iterations": 2,
     "train.beta": 1.0,
     "train.learning_rate": 1.5e-4,
