@@ -96,7 +96,7 @@ def table(task: str, runs: pl.DataFrame, reached: pl.DataFrame) -> list[str]:
         for level in levels:
             peers = needed(PEER, level)
             times = ratio(needed(arm, level), peers) if peers and arm != PEER else (np.nan,)
-            cells.append("" if np.isnan(times[0]) else said(times, "{:.2f}"))
+            cells.append("" if np.isnan(times[0]) else said(times, "{:.2f}", infinite="∞"))
         cells += [said(interval(mine[name].to_list()), "{:.3f}") for name in ("final_accuracy", "area")]
         cells.append(f"{mine['n_updates'][0]:,}")
         cells.append(f"{mine['seconds_generate'].median():.0f}, {mine['seconds_train'].median():.0f}")
@@ -104,9 +104,9 @@ def table(task: str, runs: pl.DataFrame, reached: pl.DataFrame) -> list[str]:
     return lines
 
 
-def said(found: tuple[float, float, float], form: str) -> str:
-    """A number with its interval; ∞ and NaN are never."""
-    words = ["never" if np.isinf(value) or np.isnan(value) else form.format(value) for value in found]
+def said(found: tuple[float, float, float], form: str, infinite: str = "never") -> str:
+    """A number with its interval."""
+    words = [infinite if np.isinf(value) or np.isnan(value) else form.format(value) for value in found]
     return words[0] if words == [words[0]] * 3 else f"{words[0]} [{words[1]}, {words[2]}]"
 
 

@@ -139,3 +139,12 @@ def test_intervals() -> None:
     assert report.ratio([2.0] * 3, [math.inf] * 3) == (math.inf,) * 3
     assert report.ratio([math.inf] * 3, [2.0] * 3) == (0.0,) * 3
     assert all(map(math.isnan, report.ratio([math.inf] * 3, [math.inf] * 3)))
+
+
+def test_a_try_that_was_kept_half_made_counts_as_the_archive_has_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(results, "KEPT_IN", tmp_path)
+    curves(tmp_path, {"x.a.t0.s0": [0.5, 0.5], "x.a.t1.s0": [0.1, 1.0]})
+    whole = results.kept("curves")
+    curves(tmp_path, {"x.a.t0.s0": [0.5, 0.5], "x.a.t1.s0": [0.1]})
+    monkeypatch.setattr(results, "rows", lambda store, name, pattern: whole)
+    assert results.best("x", "a", store="an archive") == 1

@@ -241,12 +241,12 @@ def test_what_is_printed_for_the_default(tmp_path, monkeypatch) -> None:
     lines = invoke("plan", "--recipe", "arithmetic").stdout.splitlines()
     rows = [line.split() for line in lines]
     assert rows[1][:6] == ["iteration", "generated", "may_be_drawn", "updates", "fresh", "replayed"]
-    assert rows[2] == ["1", "256", "256", "4", "256", "768", "0", "0", "4"]
+    assert rows[2] == ["1", "256", "256", "8", "256", "1792", "0", "0", "8"]
     assert [row[0] for row in rows[2:8]] == ["1", "2", "3", "4", "5", "15"]
     said = "\n".join(lines)
     for part in (
         "From iteration 5 on",
-        "⌊M/B⌋·(B/M)·K: 4; this schedule: 4, 1,024 draws for 256 rollouts",
+        "⌊M/B⌋·(B/M)·K: 8; this schedule: 8, 2,048 draws for 256 rollouts",
         "3,840 rollouts of 20 response tokens (generate.max_response_tokens, so at most)",
         "433,792 parameters (the embedded model's)",
         "an archive with finished iterations (--archive) says",
