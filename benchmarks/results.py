@@ -74,7 +74,7 @@ def best(task: str, arm: str, store: Store | None = None) -> int:
     """The try that counts, of those in an archive and those that are kept; of none the first."""
     found = [rows(store, "curves", f"{task}.{arm}.%.s0")] if store else []
     if (old := kept("curves")) is not None:
-        there = found[0]["run_id"] if found else pa.array([], pa.string())  # as they are now, and not twice
+        there = pa.array(found[0]["run_id"].to_pylist() if found else [], pa.string())  # as they are now, not twice
         mine = (pc.field("task") == task) & (pc.field("arm") == arm)
         found.append(old.filter(mine & ~pc.field("run_id").isin(there)))
     first = _over(pa.concat_tables(found)).execute(sql("tuned")).fetchone() if found else None
