@@ -61,14 +61,11 @@ def _sizes(prompts: int, samples: int) -> Settings:
 
 # The paper's single-prompt setting: 64 rollouts an iteration of one question, easy, medium or hard for the base policy.
 _SINGLE = {name: {**_sizes(1, 64), "prompts.source": f"single-{name}"} for name in ("easy", "medium", "hard")}
+_COLUMNS = {**_sizes(16, 8), "prompts.source": "columns", "generate.max_response_tokens": 80}
 
 TASKS = {
     "arithmetic": Task(15, 9, (0.45, 0.5, 0.55), _sizes(32, 8)),
-    "columns": Task(
-        *(15, 9, (0.4, 0.5, 0.6)),
-        {**_sizes(16, 8), "prompts.source": "columns", "generate.max_response_tokens": 80},
-        base="columns",
-    ),
+    "columns": Task(15, 9, (0.4, 0.5, 0.6), _COLUMNS, base="columns"),
     "single-medium": Task(12, 12, (0.5, 0.8, 0.95), _SINGLE["medium"]),
     "single-easy": Task(12, 0, (0.8, 0.9, 0.95), _SINGLE["easy"], tuned_on="single-medium"),
     "single-hard": Task(12, 0, (0.2, 0.5, 0.8), _SINGLE["hard"], tuned_on="single-medium"),

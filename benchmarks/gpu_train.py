@@ -62,7 +62,7 @@ PARTS = {
     "head": ("_Scores",),
     "optimizer": ("Optimizer.", "adam"),
     "clip": ("clip_grad", "norm.", "_foreach_norm", "linalg_vector_norm"),
-    "attention": ("attention", "varlen", "attn"),
+    "attention": ("attention", "attn"),
     "matmul": ("aten::mm", "aten::addmm", "aten::bmm", "aten::matmul", "aten::linear"),
     "copies": ("copy", "aten::cat", "aten::to", "index", "gather", "scatter", "memcpy", "memset", "zero_", "fill_"),
 }

@@ -44,7 +44,7 @@ def prepare(store: Store, tasks: Sequence[str]) -> dict[str, Settings]:
         for task, path in bases.items():
             if others := results.bases(task) - {weights_digest(path)}:
                 raise UserError(
-                    f"results of {task} began from another policy ({', '.join(others)[:8]}…) than {path}: "
+                    f"results of {task} began from another policy ({min(others)[:8]}…) than {path}: "
                     "bring that back, or move the results away"
                 )
         if "columns" in tasks:
@@ -57,12 +57,13 @@ def prepare(store: Store, tasks: Sequence[str]) -> dict[str, Settings]:
 
 def base(name: str) -> Path:
     """The folder of a base policy, which is trained if it is not there."""
-    folder, recipe = START / name, load("arithmetic")
+    folder = START / name
     if not folder.exists():
         with bar(f"pre-train the model of {name}") as progress:
             if name == "columns":
                 columns.pretrain(folder, progress)
             else:
+                recipe = load("arithmetic")
                 how = recipe.prompts.seed, recipe.policy.seed, recipe.policy.target_accuracy
                 arithmetic.pretrain(str(folder), *how, progress)
     return folder
