@@ -73,8 +73,8 @@ TASKS = {
 
 _NEVER: Settings = {"train.reset_every_iterations": 0}
 # What updates are made of, besides the draw rules (the paper's appendix A: first the fresh batch, then draws from the
-# window, which holds that too). `half`: after one on the fresh batch, half of each is older.
-_SHARES = {"fresh": [{"fresh": 1.0}], "half": [{"fresh": 1.0}, {"fresh": 0.5, "fifo": "rest"}]}
+# window, which holds that too). `mixed`: after one on the fresh batch, half of each is older.
+_SHARES = {"fresh": [{"fresh": 1.0}], "mixed": [{"fresh": 1.0}, {"fresh": 0.5, "fifo": "rest"}]}
 
 
 def _updates(how: str, n_updates: int) -> Settings:
@@ -103,7 +103,7 @@ def _arms() -> dict[str, Arm]:
         times = 2 if objective == "grpo" else 1
         found[f"{objective}-fresh"] = Arm(objective, {**_updates("fresh", 1), **_NEVER}, times=times)
         for k in (4, 8):
-            for how in ("fresh", "half", "fifo"):
+            for how in ("fresh", "mixed", "fifo"):
                 found[f"{objective}-{how}-k{k}"] = Arm(objective, {**_updates(how, k), **_NEVER})
     return found
 
