@@ -63,6 +63,15 @@ def environment(cwd: Path) -> dict[str, str]:
     return {**kept, "PYTHONPATH": root, "REVAL_HOME": str(cwd / "prefect")}
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests go to one process, and whatever wants `home` to the same, first: it takes longest."""
+    for item in items:
+        group = "home" if "home" in getattr(item, "fixturenames", ()) else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args != ("home",))
+
+
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder, where `reval iterate` has run two iterations with vLLM under Prefect. Tests only read it."""
