@@ -14,7 +14,7 @@ from pipeline import arithmetic
 from pipeline.policies import EMBEDDED
 from pipeline.processes import n_gpus
 from reval.config import Config
-from reval.limits import CHUNK_LOGITS, FEWEST_ROWS, KEPT_LOGITS
+from reval.limits import CHUNK_LOGITS, FEWEST_COMPILED, FEWEST_ROWS, KEPT_LOGITS
 
 WEIGHTS, GRADIENT, MOMENTS = 4, 4, 8  # bytes a weight, float32
 SUMS = 8  # of gradients, on a CPU in float64
@@ -76,22 +76,29 @@ def parts(config: Config, n_parameters: int, sizes: Shape | None, longest: int, 
     if share > 1 and sizes is not None:
         found["gathered weights"] = WEIGHTS * (n_parameters / sizes.layers + sizes.vocabulary * sizes.hidden)
     if sizes is not None:
-        found |= _activations(config, sizes, max(longest, runtime.micro_batch_tokens), device)
+        compiled = device == "cuda" and n_parameters >= FEWEST_COMPILED
+        found |= _activations(config, sizes, max(longest, runtime.micro_batch_tokens), device, compiled)
     if device == "cpu":
         found["process"] = PROCESS_BYTES
     return found
 
 
-def _activations(config: Config, sizes: Shape, n_tokens: int, device: str) -> dict[str, float]:
-    """Bytes that backward wants of a micro-batch, or that it takes on its way."""
+def _activations(config: Config, sizes: Shape, n_tokens: int, device: str, compiled: bool) -> dict[str, float]:
+    """Bytes that backward wants of a micro-batch, or that it takes on its way.
+
+    Of what a compiled layer's elementwise operations make, backward computes again what it can from the products.
+    """
     size = 2 if config.train.precision == "bfloat16" else 4
     hidden, q, kv, mlp = sizes.hidden, sizes.queries, sizes.keys, sizes.intermediate
-    norms = 4 * 2 * 2 * hidden  # float32: what is normalised, and the norm's quotient
-    attention = size * (2 * hidden + 6 * q + 5 * kv)
-    gated = size * (2 * hidden + 4 * mlp)
-    layer = n_tokens * (norms + attention + gated)
+    stream = 4 * hidden  # between layers it is float32
+    if compiled:
+        layer = n_tokens * (stream + size * (3 * hidden + 2 * q + 2 * kv + 3 * mlp))
+        layer += size * hidden * (2 * q + 2 * kv + 3 * mlp) if size == 2 else 0  # its weights as products take them
+    else:
+        norms = 2 * 2 * stream  # what is normalised, and the norm's quotient
+        layer = n_tokens * (norms + size * (4 * hidden + 6 * q + 5 * kv + 4 * mlp))
     again = config.runtime.checkpointing == "layers"
-    layers = sizes.layers * n_tokens * size * hidden + layer if again else sizes.layers * layer
+    layers = sizes.layers * n_tokens * stream + layer if again else sizes.layers * layer
     casts = size * sizes.vocabulary * hidden if size == 2 else 0
     every = n_tokens * sizes.vocabulary
     chunk = min(every, max(FEWEST_ROWS * sizes.vocabulary, CHUNK_LOGITS[device]))

@@ -9,8 +9,7 @@ from importlib.util import find_spec
 
 import torch
 
-# Compiling takes half a minute at the first update; of a smaller model no pass makes up for that.
-FEWEST_PARAMETERS = 100_000_000
+from reval.limits import FEWEST_COMPILED
 
 
 def pays(device: torch.device, n_parameters: int) -> bool:
@@ -18,7 +17,7 @@ def pays(device: torch.device, n_parameters: int) -> bool:
     compilers = (os.environ.get("CC"), "gcc", "clang", "cc")
     return (
         device.type == "cuda"
-        and n_parameters >= FEWEST_PARAMETERS
+        and n_parameters >= FEWEST_COMPILED
         and find_spec("triton") is not None
         and any(shutil.which(name) for name in compilers if name)
     )

@@ -1,7 +1,12 @@
-"""How many logits exist at a time, by device; 2^20 float32 are 4 MiB. Imports no torch: a plan wants to know too."""
+"""What memory depends on: how many logits exist at a time, by device (2^20 float32 are 4 MiB), and what is compiled.
+
+Imports no torch: a plan wants to know too.
+"""
 
 # In a chunk, and those whose probabilities are kept for backward.
 CHUNK_LOGITS = {"cpu": 1 << 23, "cuda": 1 << 28}
 KEPT_LOGITS = {"cpu": 1 << 26, "cuda": 0}
 # With fewer rows at a time the weight and its gradient are read more often than their product is worth.
 FEWEST_ROWS = 128
+# Compiling takes half a minute at the first update; of a smaller model no pass makes up for that.
+FEWEST_COMPILED = 100_000_000

@@ -131,14 +131,19 @@ def test_a_pass_is_carried_elsewhere_and_its_result_taken_over(archive, trained)
     assert all(torch.equal(made[key], again[key]) for key in made)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_activations_are_estimated_from_sizes(precision) -> None:
-    """Against the bytes that torch keeps for backward, weights aside: within a third."""
+@pytest.mark.parametrize(("precision", "compiled"), [("float32", False), ("bfloat16", False), ("bfloat16", True)])
+def test_activations_are_estimated_from_sizes(precision, compiled) -> None:
+    """Against the bytes that torch keeps for backward, weights aside: within a third, of compiled layers a tenth."""
     sizes, n_tokens = {"hidden_size": 192, "num_hidden_layers": 3, "intermediate_size": 640, "vocab_size": 500}, 1024
     model = AutoModelForCausalLM.from_config(Qwen2Config(num_attention_heads=6, num_key_value_heads=2, **sizes))
     model.set_attn_implementation(attention.NAME)
     kept: dict[int, torch.UntypedStorage] = {}
     own = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    policy, batch = Policy(model), collate([[1, 2]] * 8, [[3] * (n_tokens // 8 - 2)] * 8)
+    if compiled:
+        policy.fuse("aot_eager_decomp_partition")  # what it keeps does not depend on who compiles
+        policy.is_fused = False  # the head keeps the same
+        policy(batch, precision=precision)
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -147,13 +152,15 @@ def test_activations_are_estimated_from_sizes(precision) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        Policy(model)(collate([[1, 2]] * 8, [[3] * (n_tokens // 8 - 2)] * 8), precision=precision)
-    config = Config(recipe="x", train={"precision": precision}, runtime={"device": "cpu", "micro_batch_tokens": n_tokens})
+        policy(batch, precision=precision)
+    runtime = {"device": "cuda" if compiled else "cpu", "micro_batch_tokens": n_tokens}
+    config = Config(recipe="x", train={"precision": precision}, runtime=runtime)
     shape = memory.Shape(192, 3, 192, 64, 640, 500)
-    found = memory.parts(config, sum(weight.numel() for weight in model.parameters()), shape, 10, 1)
+    found = memory.parts(config, 10**9, shape, 10, 1)
     probabilities = 4 * n_tokens * 500  # these are counted among the logits
     real = sum(storage.nbytes() for storage in kept.values()) - probabilities
-    assert 0.75 < found["activations"] / real < 1.33
+    least, most = (0.9, 1.1) if compiled else (0.75, 1.33)
+    assert least < found["activations"] / real < most, (found["activations"], real)
 
 
 def test_memory_is_parted_when_weights_are(trained) -> None:
