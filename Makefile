@@ -22,7 +22,7 @@ check: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "reval needs Python 3.11 or 3.12 on PATH"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(ENGINE),dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[$(ENGINE),dev]'
 	for p in torchvision torchaudio torchcodec; do \
 		$(BIN)/python -c "import $$p" 2>/dev/null || $(BIN)/python -m pip uninstall --quiet --yes $$p; done
 	touch $@

@@ -103,7 +103,7 @@ def _arms() -> dict[str, Arm]:
         times = 2 if objective == "grpo" else 1
         found[f"{objective}-fresh"] = Arm(objective, {**_updates("fresh", 1), **_NEVER}, times=times)
         for k in (4, 8):
-            for how in ("fresh", "mixed", "fifo"):
+            for how in ("fresh", "mixed", "fifo", "keep_correct"):
                 found[f"{objective}-{how}-k{k}"] = Arm(objective, {**_updates(how, k), **_NEVER})
     return found
 

@@ -309,7 +309,7 @@ def test_asking_for_more_goes_on_with_the_same_run(tmp_path) -> None:
         assert run.run_id == "arithmetic-2"
 
 
-def test_more_answers_are_added_not_repeated(tmp_path) -> None:
+def test_more_answers_are_added_not_repeated(tmp_path, warm) -> None:
     base = str(random_model(tmp_path / "base", 1))
     key = "policy_id, benchmark, temperature, prompt_id, sample_index"
     for k in (1, 3, 3):
@@ -325,7 +325,7 @@ def test_more_answers_are_added_not_repeated(tmp_path) -> None:
         assert ask(tmp_path, f"SELECT count(DISTINCT ({key})) FROM evaluations") == [((k + 1) * n,)]
 
 
-def test_a_batch_nobody_judged_is_no_batch(tmp_path, monkeypatch) -> None:
+def test_a_batch_nobody_judged_is_no_batch(tmp_path, warm, monkeypatch) -> None:
     """If every check of an iteration timed out, its update is not made of the iteration before."""
     base = str(random_model(tmp_path / "base", 1))
     quick = {**SMALL, "policy.base": base, "runtime.engine": "transformers"}
@@ -351,25 +351,25 @@ def test_a_batch_nobody_judged_is_no_batch(tmp_path, monkeypatch) -> None:
             replay.draw(run, 2)
 
 
-def test_an_engine_with_other_weights_is_found_out(tmp_path, monkeypatch) -> None:
+def test_an_engine_with_other_weights_is_found_out(tmp_path, warm) -> None:
     """A policy of one's own as the base; the engine then keeps older weights and says nothing: nothing is committed."""
     base, other = (str(random_model(tmp_path / name, seed)) for seed, name in ((1, "base"), (2, "other")))
     config = recipes.load("arithmetic", {**SMALL, "policy.base": base, "runtime.engine": "transformers"})
     with open_run("iterate", config, tmp_path / "archive") as run:
         assert run.base_policy_id.startswith("base-")
         real = run.processes.engine
-        monkeypatch.setattr(run.processes, "engine", lambda location: real(other))
-        with pytest.raises(WrongWeights, match="it runs other weights"):
-            evaluate.evaluate(run, 0)
-        with pytest.raises(WrongWeights, match="it runs other weights"):
-            generate.generate(run, 1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run.processes, "engine", lambda location: real(other))
+            with pytest.raises(WrongWeights, match="it runs other weights"):
+                evaluate.evaluate(run, 0)
+            with pytest.raises(WrongWeights, match="it runs other weights"):
+                generate.generate(run, 1)
         assert ask(tmp_path, "SELECT count(*) FROM evaluations") == [(0,)]
         assert (
             ask(tmp_path, "SELECT count(*) FROM trajectories")
             == ask(tmp_path, "SELECT count(*) FROM responses")
             == [(0,)]
         )
-        monkeypatch.undo()
         generate.generate(run, 1)
         assert ask(tmp_path, "SELECT count(*) FROM trajectories") == [(FRESH,)]
 
@@ -405,7 +405,8 @@ def test_prefect_deployment(home, tmp_path) -> None:
         done = deployed("retrain", passes=1, run="deployed", overrides=SMALL, archive=str(tmp_path / "archive"))
         assert done.returncode == 0, done.stdout + done.stderr + log.read_text()
         assert ask(tmp_path, "SELECT count(*) FROM policies WHERE run_id = 'deployed'") == [(1,)]
-        done = deployed("iterate", iterations=3, run="arithmetic", overrides=SMALL, archive=str(tmp_path / "archive"))
+        quick = {**SMALL, "runtime.engine": "transformers"}  # vLLM made what it goes on from
+        done = deployed("iterate", iterations=3, run="arithmetic", overrides=quick, archive=str(tmp_path / "archive"))
         assert done.returncode == 0, done.stdout + done.stderr + log.read_text()
         third = "SELECT reference_id, parent_id FROM passes WHERE run_id = 'arithmetic' AND iteration = 3"
         assert ask(tmp_path, third) == [("arithmetic-0002", "arithmetic-0002")], (
