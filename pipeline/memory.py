@@ -14,7 +14,7 @@ from pipeline import arithmetic
 from pipeline.policies import EMBEDDED
 from pipeline.processes import n_gpus
 from reval.config import Config
-from reval.limits import CHUNK_LOGITS, FEWEST_COMPILED, FEWEST_ROWS, KEPT_LOGITS
+from reval.limits import CHUNK_LOGITS, FEWEST_ROWS, KEPT_LOGITS, worth_compiling
 
 WEIGHTS, GRADIENT, MOMENTS = 4, 4, 8  # bytes a weight, float32
 SUMS = 8  # of gradients, on a CPU in float64
@@ -76,7 +76,7 @@ def parts(config: Config, n_parameters: int, sizes: Shape | None, longest: int, 
     if share > 1 and sizes is not None:
         found["gathered weights"] = WEIGHTS * (n_parameters / sizes.layers + sizes.vocabulary * sizes.hidden)
     if sizes is not None:
-        compiled = device == "cuda" and n_parameters >= FEWEST_COMPILED
+        compiled = worth_compiling(device, n_parameters)
         found |= _activations(config, sizes, max(longest, runtime.micro_batch_tokens), device, compiled)
     if device == "cpu":
         found["process"] = PROCESS_BYTES

@@ -9,15 +9,14 @@ from importlib.util import find_spec
 
 import torch
 
-from reval.limits import FEWEST_COMPILED
+from reval.limits import worth_compiling
 
 
 def pays(device: torch.device, n_parameters: int) -> bool:
     """Whether to compile a model of so many weights that lies on this device."""
     compilers = (os.environ.get("CC"), "gcc", "clang", "cc")
     return (
-        device.type == "cuda"
-        and n_parameters >= FEWEST_COMPILED
+        worth_compiling(device.type, n_parameters)
         and find_spec("triton") is not None
         and any(shutil.which(name) for name in compilers if name)
     )

@@ -10,3 +10,8 @@ KEPT_LOGITS = {"cpu": 1 << 26, "cuda": 0}
 FEWEST_ROWS = 128
 # Compiling takes half a minute at the first update; of a smaller model no pass makes up for that.
 FEWEST_COMPILED = 100_000_000
+
+
+def worth_compiling(device: str, n_parameters: int) -> bool:
+    """Whether a model of so many weights is compiled on such a device, where there is what that needs."""
+    return device == "cuda" and n_parameters >= FEWEST_COMPILED

@@ -22,7 +22,7 @@ from pipeline.store import Store
 from pipeline.workers import Worker
 from schemas.enums import Split
 
-# Several processes run the tests, and theirs as many threads as there are cores each: they would wait for one another.
+# Two processes run the tests, and theirs as many threads as there are cores each: they would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The command as a user runs it, in the environment the tests run in.
 REVAL = [sys.executable, "-m", "flows.cli"]

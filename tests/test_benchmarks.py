@@ -30,9 +30,9 @@ def test_replay(tmp_path, capsys) -> None:
 def test_verify(capsys) -> None:
     if not verify.DATA.exists():
         pytest.skip("no labelled solutions here")
-    verify.main(["--items", "20", "--repeats", "1"])
+    verify.main(["--items", "60", "--repeats", "1"])
     printed = capsys.readouterr().out
-    for line in ("short: 20 solutions", "short, 1 at work", "long, memory", "aime: 20", "1 hostile ones", "start of"):
+    for line in ("short: 60 solutions", "short, 1 at work", "long, memory", "aime: 60", "1 hostile ones", "start of"):
         assert f"\n{line}" in printed, printed
     assert "the others' verdicts are the same" in printed, printed
 
