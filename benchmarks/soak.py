@@ -25,9 +25,9 @@ import typer
 
 from benchmarks.processes import below, cpu, kill, words_of
 from flows import server
-from pipeline import db
-from pipeline.layout import MARKER, is_shard
-from pipeline.store import Store
+from pipeline.archive.layout import MARKER, is_shard
+from pipeline.archive.store import Store
+from pipeline.query import db
 from reval.weights import weights_digest
 from schemas import TABLES
 
@@ -47,7 +47,11 @@ SETTINGS = {
     "evaluate.samples_per_prompt": 2,
     "runtime.micro_batch_tokens": 256,
 }
-CHILDREN = {f"pipeline.{name}_process": name for name in ("engine", "trainer", "verifier")}
+CHILDREN = {
+    "pipeline.engines.child": "engine",
+    "pipeline.runs.trainer_child": "trainer",
+    "pipeline.verifiers.child": "verifier",
+}
 # For a model this small two threads mostly wait for each other; where the cores are shared, for minutes.
 THREADS = {"OMP_NUM_THREADS": "1"}
 STAGES = ["generate", "score", "draw", "reference", "train", "evaluate", "iteration", "generate"]

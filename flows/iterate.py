@@ -5,12 +5,12 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.oneline import errors_on_one_line
-from flows.report import iterations as each_iteration
+from flows.cli.errors import errors_on_one_line
 from flows.tasks import draw, evaluate, generate, reference, score, train
-from pipeline.layout import ARCHIVE
+from pipeline.archive.layout import ARCHIVE
 from pipeline.recipes import Overrides, load
-from pipeline.run import open_run
+from pipeline.runs.report import iterations as each_iteration
+from pipeline.runs.run import open_run
 from schemas.ids import NAME_PATTERN
 
 errors_on_one_line()

@@ -5,13 +5,13 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.oneline import errors_on_one_line
-from flows.report import iterations as each_pass
+from flows.cli.errors import errors_on_one_line
 from flows.tasks import draw, reference, train
-from pipeline.join import bring_archives
-from pipeline.layout import ARCHIVE
+from pipeline.archive.layout import ARCHIVE
+from pipeline.exchange.join import bring_archives
 from pipeline.recipes import RETRAIN, Overrides, load
-from pipeline.run import open_run
+from pipeline.runs.report import iterations as each_pass
+from pipeline.runs.run import open_run
 from schemas.ids import NAME_PATTERN
 
 errors_on_one_line()

@@ -6,12 +6,12 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from pipeline import evaluate as evaluating
-from pipeline import generate as generating
-from pipeline import reference as referencing
-from pipeline import replay as replaying
-from pipeline import score as scoring
-from pipeline import train as training
+from pipeline.stages import draw as replaying
+from pipeline.stages import evaluate as evaluating
+from pipeline.stages import generate as generating
+from pipeline.stages import reference as referencing
+from pipeline.stages import score as scoring
+from pipeline.stages import train as training
 
 
 def stage(function: Callable[..., None]) -> Any:

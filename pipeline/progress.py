@@ -1,7 +1,7 @@
 """What a person sees of a run: lines through the `reval` logger, and bars with rate and time left on a terminal."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -33,3 +33,11 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+SHOWN = 5
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few names, and that there are more."""
+    return ", ".join([*names[:SHOWN], *([f"… {len(names):,} in all"] if len(names) > SHOWN else [])])

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.engines import EngineProcess
-from pipeline.layout import shard_file
-from pipeline.parquet import write_parquet
-from pipeline.processes import Processes
-from pipeline.store import Store
-from pipeline.workers import Worker
+from pipeline.archive.layout import shard_file
+from pipeline.archive.parquet import write_parquet
+from pipeline.archive.store import Store
+from pipeline.children.worker import Worker
+from pipeline.engines.base import EngineProcess
+from pipeline.runs.processes import Processes
 from schemas.enums import Split
 
 # Two processes run the tests, and theirs as many threads as there are cores each: they would wait for one another.
@@ -91,7 +91,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def random_model(folder: Path, seed: int, **changes: object) -> Path:
     import torch
 
-    from pipeline import arithmetic
+    from pipeline.inputs import arithmetic
 
     tokenizer = arithmetic.make_tokenizer()
     model = arithmetic.make_model(tokenizer, seed, **changes)
@@ -121,7 +121,7 @@ def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Cal
     They are what `Processes.trainer` and `Processes.engine` give, by name.
     """
     folder = tmp_path_factory.mktemp("children")
-    trainer = Worker("pipeline.trainer_process", log=folder / "trainer.log")
+    trainer = Worker("pipeline.runs.trainer_child", log=folder / "trainer.log")
     engines: list[EngineProcess] = []
 
     def engine(_: Processes, location: str) -> EngineProcess:
@@ -141,7 +141,7 @@ def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Cal
 def warm(children: dict[str, Callable[..., Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever wants a trainer or an engine in this process gets those that are running."""
     for name, child in children.items():
-        monkeypatch.setattr(f"pipeline.processes.Processes.{name}", child)
+        monkeypatch.setattr(f"pipeline.runs.processes.Processes.{name}", child)
 
 
 # Questions whose answers are one digit.
@@ -154,16 +154,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory, children: dict[str, Callab
 
     `archive` is its folder, `settings` what its runs were begun with, `first` the snapshot that ended iteration 1.
     """
-    from flows.report import end
-    from pipeline import evaluate, recipes
-    from pipeline.run import open_run
+    from pipeline import recipes
+    from pipeline.runs.report import end
+    from pipeline.runs.run import open_run
+    from pipeline.stages import evaluate
 
     folder = tmp_path_factory.mktemp("trained")
     settings = {**QUICK, "policy.base": str(random_model(folder / "base", 1))}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.arithmetic.problems", lambda seed: SUMS)
+        patch.setattr("pipeline.inputs.arithmetic.problems", lambda seed: SUMS)
         for name, child in children.items():
-            patch.setattr(f"pipeline.processes.Processes.{name}", child)
+            patch.setattr(f"pipeline.runs.processes.Processes.{name}", child)
         with open_run("iterate", recipes.load("arithmetic", settings, iterations=2), folder / "archive") as run:
             evaluate.evaluate(run, 0)
             for i in (1, 2):
@@ -181,7 +182,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, children: dict[str, Callab
 
 def run_pass(run: Any, iteration: int) -> None:
     """The stages of a training pass."""
-    from pipeline import reference, replay, train
+    from pipeline.stages import draw as replay
+    from pipeline.stages import reference, train
 
     replay.draw(run, iteration)
     reference.reference(run, iteration)
@@ -190,7 +192,7 @@ def run_pass(run: Any, iteration: int) -> None:
 
 def run_iteration(run: Any, iteration: int) -> None:
     """The stages of an iteration, but for what evaluates and ends it."""
-    from pipeline import generate, score
+    from pipeline.stages import generate, score
 
     generate.generate(run, iteration)
     score.score(run, iteration)
@@ -216,7 +218,7 @@ def invoke(*words: str, code: int = 0) -> SimpleNamespace:
     """Runs the command within this process and holds its exit code against `code`; gives `stdout` and `stderr`."""
     from typer.testing import CliRunner
 
-    from flows.cli import app
+    from flows.cli.main import app
 
     done = CliRunner().invoke(app, words)
     assert done.exit_code == code, f"{words}: exit {done.exit_code} {done.exception!r}\n{done.output}"

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from reval import config
-from reval.config import Config
+from pipeline.recipes import config
+from pipeline.recipes.config import Config
 from schemas import UserError
 
 FOLDER = Path(__file__).parent

@@ -1,0 +1,129 @@
+"""What every `reval` command shares: its options, its tables, and a mistake as one line and exit code 2."""
+
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flows.cli.errors import one_line
+from pipeline.archive.layout import ARCHIVE
+from schemas import UserError
+
+app = typer.Typer(
+    help="Offline RL for language models whose replay buffer is a versioned dataset on disk.\n\n"
+    "First: `reval iterate` trains a small model on sums, start to finish. Then ask the archive: "
+    '`reval sql "SELECT * FROM progress ORDER BY run_id, iteration"`; '
+    "and train again without a new token: `reval retrain`.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+Archive = Annotated[
+    str, typer.Option("--archive", "-a", help="The archive: a folder, or s3://bucket/folder.", envvar="REVAL_ARCHIVE")
+]
+Recipe = Annotated[str, typer.Option("--recipe", "-r", help="A recipe's name, or the path of a TOML file.")]
+RunName = Annotated[
+    str | None,
+    typer.Option("--run", help="The run's name. Default: the unfinished run of these settings, or else a new one."),
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", "-s", help="A setting on top of the recipe: section.key=value. Repeatable.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Let the engine and the trainer print what they print.")]
+At = Annotated[
+    str | None,
+    typer.Option(
+        "--at", help="As the archive was at a snapshot, a label, or a time (2026-11-22T18:00, UTC). Default: now."
+    ),
+]
+Where = Annotated[
+    str, typer.Option(help="Only rollouts for which this is true: SQL over the view rollouts, as behind WHERE.")
+]
+DEFAULT_ARCHIVE = ARCHIVE
+
+
+def guarded(function: Callable[..., None]) -> Callable[..., None]:
+    """The function with a user's mistake as one line and exit code 2, a full disk or a killed child as one and 1."""
+
+    @wraps(function)
+    def inner(*args: Any, **kwargs: Any) -> None:
+        from pipeline.progress import ConsoleHandler, console, log
+
+        log.handlers = [ConsoleHandler()]
+        log.propagate = False  # prefect's own console handler would say it again
+        try:
+            function(*args, **kwargs)
+        except Exception as error:
+            if (line := one_line(error) or _without_prefect()) is None:
+                raise
+            traceback.clear_frames(error.__traceback__)  # DuckDB complains of what they hold when the interpreter ends
+            console.print(f"reval: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
+            code = 2 if isinstance(error, UserError) else 1
+            _leave_without_prefect(code)
+            raise typer.Exit(code) from None
+        _leave_without_prefect(0)
+
+    return inner
+
+
+def _without_prefect() -> str | None:
+    """What to say if the process's Prefect server died; null: it did not."""
+    server = sys.modules.get("flows.server")
+    if server is None or not server.gone.is_set():
+        return None
+    return (
+        "its Prefect server died, and so it ends; the archive has all that was done: the same command goes on from there"
+    )
+
+
+def _leave_without_prefect(code: int) -> None:
+    """Ends the process at once if its Prefect server died: Prefect's exit would try it for minutes, for nothing."""
+    if _without_prefect():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command of the app."""
+    return app.command()(guarded(function))
+
+
+def myself() -> str:
+    """This command as it can be typed here."""
+    return "reval" if shutil.which("reval") or not sys.argv[0].endswith("reval") else os.path.relpath(sys.argv[0])
+
+
+def print_table(found: Any) -> None:
+    """An Arrow table on standard output; two columns may have one name."""
+    names = (name.replace("[", r"\[") for name in found.column_names)
+    table = Table(*names, box=None, header_style="bold", pad_edge=False)
+    for row in zip(*(column.to_pylist() for column in found.columns), strict=True):
+        table.add_row(*(_cell(value) for value in row))
+    stdout().print(table)
+
+
+def stdout() -> Console:
+    """Standard output, where nothing is cut if it goes elsewhere than to a terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=10_000)
+
+
+def _cell(value: Any) -> Text:
+    if value is None:
+        return Text("-", style="dim")
+    return plain(f"{value:.4g}" if isinstance(value, float) else str(value), "\n")
+
+
+def plain(text: str, also: str = "") -> Text:
+    """Archived text, which is anybody's: it may not move the cursor or colour the terminal, but for what is in `also`."""
+    return Text("".join(c if c.isprintable() or c in also else c.encode("unicode_escape").decode() for c in text))

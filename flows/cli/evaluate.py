@@ -1,0 +1,111 @@
+"""`reval evaluate`: a policy of the archive, or any folder with a model, on benchmarks."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.app import DEFAULT_ARCHIVE, Archive, Set, Verbose, command, print_table
+
+if TYPE_CHECKING:
+    from pipeline.archive.store import Store
+    from pipeline.recipes.config import Config
+
+
+@command
+def evaluate(
+    policy: Annotated[
+        str,
+        typer.Argument(
+            help="A policy of the archive (reval sql 'SELECT policy_id FROM policies'), a model's folder or hub name."
+        ),
+    ],
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--benchmark",
+            "-b",
+            help="A file of questions; or a name: aime24, aime25, amc, math, minerva, olympiad, gpqa, OWNER/NAME or "
+            "OWNER/NAME:FILE on the hub, a source of the archive. Repeatable. Default: the recipe's held-out questions.",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", "-k", min=0, help="Answers to each question besides the greedy one.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", "-r", help="A recipe's name, or a TOML file's path. Default: as the run that made it."),
+    ] = None,
+    archive: Archive = DEFAULT_ARCHIVE,
+    set_: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """Answer questions with a policy, greedily and k times each; print avg@k, pass@k and maj@k with 95 % intervals.
+
+    The questions become held-out ones of the archive, the answers rows of `evaluations`; those it has are kept, and a
+    larger k adds what is missing. The view `scores` says how each figure comes about.
+
+    A policy that no run here made answers a benchmark as the paper's do: its prompt, up to 8,192 tokens, 16 answers.
+    Change that with `--set prompts.template=…`, `generate.max_response_tokens`, `generate.temperature`; of a large
+    benchmark take N questions with `evaluate.max_prompts=N`. Who judges is `score.verifier`; questions whose answers are
+    letters are `multiple_choice`.
+    """
+    from pipeline.archive.store import Store
+    from pipeline.exchange import benchmarks
+    from pipeline.inputs import policies
+    from pipeline.query import db
+    from pipeline.runs.processes import Processes
+    from pipeline.runs.run import check
+    from pipeline.stages.evaluate import evaluate_policy
+
+    lines = [*(set_ or []), *([] if samples is None else [f"evaluate.samples_per_prompt={samples}"])]
+    store, config = _settled(policy, archive, recipe, lines, is_asked=bool(benchmark))
+    folder = None if store and _has(store, policy) else _folder(policy)
+    found = benchmarks.find(store, benchmark or [])
+    if found:
+        sources = [each.source for each in found]
+        evaluated = config.evaluate.model_copy(update={"benchmarks": sources})
+        config = config.model_copy(update={"evaluate": evaluated})
+    coming = [each.source for each in found if each.path]
+    check("evaluate", config, archive, policy_id=None if folder else policy, coming=coming)
+    for each in found:
+        benchmarks.bring(archive, each)
+    store = Store.create(archive, config.runtime.storage)
+    if folder:
+        with store.lock("base"):
+            policy = policies.external(store, folder, policy)
+    with closing(Processes(config, store, verbose=verbose)) as processes:
+        evaluate_policy(store, config, processes, policy)
+    print_table(db.query(store, "scores_of", policy_id=policy))
+
+
+def _settled(
+    policy: str, archive: str, recipe: str | None, lines: list[str], *, is_asked: bool
+) -> "tuple[Store | None, Config]":
+    """The archive, null if it is not there yet, and how the policy is evaluated; `is_asked`: benchmarks are named."""
+    from pipeline.archive.store import Store
+    from pipeline.recipes import BENCHMARK, load
+    from pipeline.stages.evaluate import evaluated_as
+
+    options = load(recipe or "arithmetic", lines).runtime.storage
+    store = None if Store.vacant(archive, options) else Store(archive, options)
+    if recipe:
+        return store, load(recipe, lines)
+    own = evaluated_as(store, policy) if store else {}
+    if is_asked:  # all its questions, whatever the run takes of its own
+        own = {**BENCHMARK, **own, "evaluate.max_prompts": BENCHMARK["evaluate.max_prompts"]}
+    return store, load("arithmetic", lines, defaults=own)
+
+
+def _has(store: "Store", policy: str) -> bool:
+    from pipeline.query import db
+
+    return policy in db.query(store, "known_policies")["policy_id"].to_pylist()
+
+
+def _folder(policy: str) -> Path | None:
+    """The model folder a user means by this; null: it looks like no folder and like no hub's name."""
+    from pipeline.inputs.policies import find_base
+
+    return find_base(policy, "policy") if "/" in policy or Path(policy).is_dir() else None

@@ -1,0 +1,237 @@
+"""The `reval` command: training, asking, serving. Imports wait until a command needs them."""
+
+import json
+import os
+import sys
+from contextlib import closing
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+import flows.cli.archive
+import flows.cli.evaluate
+import flows.cli.exchange
+import flows.cli.judge
+import flows.cli.lineage
+import flows.cli.plan
+import flows.cli.train
+from flows.cli.app import (
+    DEFAULT_ARCHIVE,
+    Archive,
+    At,
+    Recipe,
+    RunName,
+    Set,
+    Verbose,
+    Where,
+    app,
+    command,
+    myself,
+    print_table,
+)
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    PARQUET = "parquet"
+
+
+@command
+def init(recipe: Recipe = "arithmetic", archive: Archive = DEFAULT_ARCHIVE, set_: Set = None) -> None:
+    """Make an archive with a recipe's questions and base policy. `iterate` does this too where it is missing."""
+    from pipeline.archive.store import Store
+    from pipeline.inputs import policies, prompts
+    from pipeline.recipes import load
+    from pipeline.runs.processes import Processes
+    from pipeline.runs.run import check
+
+    config = load(recipe, set_ or [])
+    check("init", config, archive)
+    store = Store.create(archive, config.runtime.storage)
+    with closing(Processes(config, store)) as processes, store.lock("base"):
+        prompts.ensure(store, config)
+        typer.echo(f"{store.layout.root}: base policy {policies.base_policy(store, config, processes.trainer)}")
+
+
+@command
+def up(port: Annotated[int, typer.Option(help="Port on loopback.", min=1, max=65535)] = 4200) -> None:
+    """Start a local Prefect server and serve the deployments reval/iterate and reval/retrain until Ctrl-C."""
+    from flows import server
+
+    def ready(address: str) -> None:
+        typer.echo(f"{address} serves reval/iterate and reval/retrain; in another terminal, from this folder:")
+        if port != server.PORT:
+            typer.echo(f"  export PREFECT_API_URL={address}/api")
+        typer.echo("  prefect deployment run reval/iterate --watch\nCtrl-C stops it.")
+
+    server.up(port, ready)
+
+
+@command
+def iterate(
+    recipe: Recipe = "arithmetic",
+    iterations: Annotated[int | None, typer.Option("--iterations", "-n", min=1, help="How many in all.")] = None,
+    run: RunName = None,
+    archive: Archive = DEFAULT_ARCHIVE,
+    set_: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train: generate, score, draw, reference, train, evaluate, and again. Goes on where it stopped."""
+    from flows.server import reporting
+    from pipeline.archive.store import Store
+    from pipeline.recipes import load
+    from pipeline.runs.report import curve
+    from pipeline.runs.run import check
+
+    config = load(recipe, set_ or [], iterations=iterations)
+    check("iterate", config, archive, name=run)  # before anything starts
+    with reporting():
+        from flows.iterate import iterate as flow
+
+        run_id = flow(recipe, iterations, run, set_ or [], archive, verbose)
+    statement, found = curve(Store(archive, config.runtime.storage), run_id)
+    print_table(found)
+    me, where = myself(), "" if archive == DEFAULT_ARCHIVE else f" --archive {archive}"
+    typer.echo(
+        f'\nThat was: {me} sql{where} "{statement}"\n\nTry next:\n'
+        f'  {me} sql{where} "SELECT iteration, problem, response_text, verdict FROM rollouts USING SAMPLE 9"\n'
+        f'  {me} sql{where} "SELECT source, count(*), avg(age_iterations) FROM draws GROUP BY 1"\n'
+        f"  {me} retrain{where}     a new policy from the archived rollouts, without one new token\n"
+        f"  {me} status{where}      what the archive holds"
+    )
+
+
+@command
+def retrain(
+    recipe: Recipe = "arithmetic",
+    passes: Annotated[int, typer.Option("--passes", "-n", min=1, help="How many passes in all.")] = 5,
+    run: RunName = None,
+    policy: Annotated[str | None, typer.Option(help="Policy to start from. Default: the recipe's base policy.")] = None,
+    at: At = None,
+    from_run: Annotated[list[str] | None, typer.Option(help="Only rollouts of this run. Repeatable.")] = None,
+    from_policy: Annotated[list[str] | None, typer.Option(help="Only rollouts of this policy. Repeatable.")] = None,
+    where: Where = "",
+    archives: Annotated[
+        list[str] | None,
+        typer.Option("--archive", "-a", help="The archive. More of them: their rollouts come in first; ARCHIVE@LABEL."),
+    ] = None,
+    set_: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train a new policy from archived rollouts, of every run unless you say which. No engine, not one new token.
+
+    `--set replay.rule=keep_correct` chooses how they are drawn; `reval plan --help` knows the rules.
+    """
+    from flows.server import reporting
+    from pipeline.archive.store import Store
+    from pipeline.exchange.join import bring_archives
+    from pipeline.recipes import RETRAIN, load
+    from pipeline.runs.run import check
+
+    archive, *others = archives or [DEFAULT_ARCHIVE]
+    chosen = {"runs": from_run, "policies": from_policy, "where": where}
+    lines = [f"retrain.{name}={json.dumps(value, ensure_ascii=False)}" for name, value in chosen.items() if value]
+    lines = [*(set_ or []), *lines]
+    config = load(recipe, lines, defaults=RETRAIN)
+    bring_archives(archive, others, at, config.runtime.storage)
+    check("retrain", config, archive, name=run, policy_id=policy, at=at)
+    with reporting():
+        from flows.retrain import retrain as flow
+
+        run_id = flow(recipe, passes, run, policy, at, others, lines, archive, verbose)
+    newest = f"SELECT policy_id FROM progress WHERE run_id = '{run_id}' ORDER BY iteration DESC LIMIT 1"
+    from pipeline.query import db
+
+    policy_id = db.ask(Store(archive, config.runtime.storage), newest).read_all()["policy_id"][0]
+    typer.echo(f"run {run_id} made {policy_id}; {myself()} evaluate {policy_id} says how good it is")
+
+
+@command
+def sql(
+    statement: Annotated[
+        str,
+        typer.Argument(help="One SELECT over the tables and the views; --help lists these."),
+    ],
+    format_: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.TABLE,
+    at: At = None,
+    archive: Archive = DEFAULT_ARCHIVE,
+) -> None:
+    """Ask the archive. Read-only: a statement can neither write nor reach outside it.
+
+    Views beside the tables: `rollouts`, `progress`, `training`, `lineage`, `scores`; of verdicts `judges`,
+    `disagreements`; of draws `trajectory_uses`, `update_mix`, `update_ages`, `update_rows`.
+
+    `DESCRIBE rollouts` lists columns; `SELECT table_name, column_name, comment FROM duckdb_columns()` explains them.
+    The table `references` wants double quotes.
+    """
+    from flows.cli.formats import write
+    from pipeline.archive.store import Store
+    from pipeline.query import db
+    from pipeline.query import states as versions
+
+    store = Store(archive)
+    reader = db.ask(store, statement, versions.resolve(store, at).versions)
+    if format_ is Format.TABLE:
+        print_table(reader.read_all())
+    else:
+        try:
+            write(reader, format_.value, sys.stdout.buffer)
+            sys.stdout.flush()
+        except BrokenPipeError:  # `| head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@command
+def status(at: At = None, archive: Archive = DEFAULT_ARCHIVE) -> None:
+    """What the archive holds: its runs, how far they are, and its tables."""
+    from pipeline.archive.store import Store
+    from pipeline.query import db
+    from pipeline.query import states as versions
+
+    store = Store(archive)
+    connection = db.connect(store, versions.resolve(store, at).versions)
+    typer.echo(f"{store.layout.root}")
+    for name in ("runs_status", "tables_status"):
+        print_table(db.rows(connection, name))
+
+
+def _stage(name: str, summary: str) -> None:
+    """One command per stage, on the iteration the run has come to."""
+
+    def run_stage(
+        recipe: Recipe = "arithmetic",
+        run: RunName = None,
+        archive: Archive = DEFAULT_ARCHIVE,
+        set_: Set = None,
+        verbose: Verbose = False,
+    ) -> None:
+        from flows.cli.stages import run_one
+        from pipeline.recipes import load
+
+        config = load(recipe, set_ or [])
+        run_id, iteration = run_one(name, config, archive, run, verbose=verbose)
+        typer.echo(f"run {run_id}, iteration {iteration}: {name} is done")
+        if name == "score":
+            flows.verify.report_stage(archive, config, run_id, iteration)
+
+    run_stage.__doc__ = summary
+    run_stage.__name__ = name
+    command(run_stage)
+
+
+_stage("generate", "Stage by stage, 1: generate an iteration's rollouts.")
+_stage("score", "Stage by stage, 2: judge the rollouts that no one has judged.")
+_stage("draw", "Stage by stage, 3: draw which rollouts each update trains on.")
+_stage("reference", "Stage by stage, 4: the reference policy's two sums for what was drawn.")
+
+
+def main() -> None:
+    """Runs the command; the other modules add theirs by being imported."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

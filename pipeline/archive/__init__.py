@@ -1,0 +1,1 @@
+"""What holds the rows: files, locks, Delta tables, one writer's discipline."""

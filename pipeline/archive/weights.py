@@ -1,0 +1,29 @@
+"""Which weights and optimizer states the archive has, and which were pruned."""
+
+from collections import Counter
+
+from pipeline.archive import layout
+from pipeline.archive.store import Store
+
+# Held by who prunes, and by who comes to need what could be pruned.
+PRUNING = "pruning"
+
+
+def pruned(store: Store) -> set[str]:
+    """The addresses of all weights and optimizer states that were pruned."""
+    return {path.removeprefix(f"{layout.PRUNED}/") for path in store.files.listing(layout.PRUNED)}
+
+
+def cut_short(store: Store) -> dict[str, int]:
+    """What a pruning was killed over: bytes that are left, by address."""
+    noted = pruned(store)
+    return {address: n for address, n in sizes(store).items() if address in noted}
+
+
+def sizes(store: Store) -> Counter[str]:
+    """Bytes of all weights and optimizer states there are, by address."""
+    found = Counter[str]()
+    for folder in (layout.WEIGHTS, layout.OPTIMIZER):
+        for path, n_bytes in store.files.listing(folder).items():
+            found["/".join(path.split("/")[:2])] += n_bytes
+    return found

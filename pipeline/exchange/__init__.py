@@ -1,0 +1,1 @@
+"""In and out of the archive: other people's files, other archives, exports."""

@@ -1,0 +1,144 @@
+"""Benchmarks by what a person calls them: a file or folder, questions of the archive, a usual name, or a hub's.
+
+How their rows are written is in `formats/benchmarks.py`.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from pipeline.archive.store import Store
+from pipeline.exchange import formats
+from pipeline.exchange.formats import names
+from pipeline.exchange.import_prompts import import_prompts
+from pipeline.exchange.imports import Outcome, place, source_name
+from pipeline.progress import log
+from pipeline.query import db
+from schemas import UserError, as_name
+from schemas.enums import Split
+
+# Those of the paper (arXiv 2603.23355), where they are kept on the hub: OWNER/NAME, and a file or folder in it.
+USUAL = {
+    "aime24": "math-ai/aime24",
+    "aime25": "math-ai/aime25",
+    "amc": "math-ai/amc23",
+    "math": "HuggingFaceH4/MATH-500",
+    "minerva": "math-ai/minervamath",
+    "olympiad": "math-ai/olympiadbench",
+    "gpqa": "Idavidrein/gpqa:gpqa_diamond.csv",
+}
+_HUB = re.compile(r"([\w.-]+)/([\w.-]+)(?::(.+))?")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Questions: what their source is called in the archive, and the files they are in; null: the archive has them."""
+
+    source: str
+    path: Path | None
+
+
+def find(store: Store | None, named: Sequence[str]) -> list[Found]:
+    """The questions of each name; a null store is an archive that is not there yet. Fetches what is on the hub.
+
+    Raises:
+        UserError: a name is none, the hub does not give it, or its source in the archive is of another file.
+    """
+    known = db.query(store, "prompt_sources").to_pylist() if store else []
+    heldout = [row["source"] for row in known if row["n_heldout"]]
+    found = [_find(each, heldout) for each in named]
+    sources = [each.source for each in found]
+    if twice := next((source for source in sources if sources.count(source) > 1), None):
+        raise UserError(f"two benchmarks are called {twice!r}; leave one out, or rename its file")
+    for each in found:
+        if store is not None and each.path is not None:
+            _check_same_file(store, each.source, each.path)
+    return found
+
+
+def _find(named: str, heldout: Sequence[str]) -> Found:
+    path = Path(named).expanduser()
+    if path.exists():
+        formats.find(path)
+        return Found(source_name(None, path), path)
+    if named in heldout:
+        return Found(named, None)
+    if found := on_hub(named):
+        return found
+    near = difflib.get_close_matches(named, [*heldout, *USUAL], n=1)
+    hint = f"did you mean {near[0]}?" if near else f"usual names are {', '.join(USUAL)}"
+    raise UserError(f"benchmark {named!r} is no file, and the archive has no held-out questions of that name; {hint}")
+
+
+def on_hub(named: str) -> Found | None:
+    """The questions of a usual name, OWNER/NAME or OWNER/NAME:INSIDE, fetched; null: it is none of these.
+
+    Raises:
+        UserError: they cannot be had.
+    """
+    address = _HUB.fullmatch(USUAL.get(named, named))
+    if address is None or (not address[3] and formats.suffix(PurePath(named)) in formats.SUFFIXES):
+        return None
+    owner, name, inside = address.groups()
+    parts = [name, *([names.stem(PurePath(inside))] if inside else [])]
+    return Found(named if named in USUAL else as_name("-".join(parts)), _fetched(named, f"{owner}/{name}", inside or ""))
+
+
+def _fetched(named: str, repository: str, inside: str) -> Path:
+    """The data files of a data set on the hub, or what is `inside` it.
+
+    Raises:
+        UserError: they cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    wanted = [inside, f"{inside}/*"] if inside else [f"*{suffix}*" for suffix in formats.SUFFIXES]
+    try:
+        folder = Path(snapshot_download(repository, repo_type="dataset", allow_patterns=wanted))
+    except Exception as error:  # the hub's client raises many kinds; all mean the same here
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{named!r} is no file, and the hub does not give {repository}: {reason}") from None
+    path = folder / inside
+    if not path.exists():
+        raise UserError(f"{named!r}: the hub's {repository} has no {inside}")
+    return path
+
+
+def _check_same_file(store: Store, source: str, path: Path) -> None:
+    """Questions of two files under one name would be evaluated on as if they were one benchmark.
+
+    Raises:
+        UserError: the archive's questions of this source came from another file.
+    """
+    digest, _ = formats.survey(formats.find(path))
+    for row in db.query(store, "imports_of", source=source).to_pylist():
+        if row["file_digest"] != digest:
+            raise UserError(
+                f"benchmark {path}: the archive's questions {source!r} are those of another file, {row['file']}; rename "
+                f"this one, or say --benchmark {source} to evaluate on those"
+            )
+
+
+def bring(archive: str, found: Found) -> None:
+    """Adds a benchmark's questions to the archive as held-out ones, unless they are there; makes the archive if need be.
+
+    Raises:
+        UserError: none of its rows can be read.
+    """
+    if found.path is None:
+        return
+    # Where files are of several splits, as their names say, only the held-out ones are the benchmark.
+    splits = {names.split(each.name) for each in formats.find(found.path)}
+    outcome = import_prompts(archive, found.path, source=found.source, split=None if len(splits) > 1 else Split.HELDOUT)
+    if not outcome.already:
+        _say(found, outcome)
+
+
+def _say(found: Found, outcome: Outcome) -> None:
+    log.info("benchmark %s: %d questions of %s", found.source, outcome.n_added, found.path)
+    if outcome.n_rejected:
+        file, line, reason = outcome.rejects[0]
+        first = f"{place(file, line)}: {reason}"
+        log.info("%d of its rows could not be read, and are in rejects; the first is %s", outcome.n_rejected, first)

@@ -1,0 +1,45 @@
+"""Formats of other people's files, one short file each; `files` reads rows, `values` says what a value may be.
+
+A rollouts format is a module with `matches(row, file)`, whether a row is of it, and `rollouts(row, columns, file)`, what
+the row says. Here they are named, and a file's is found out from its first row.
+"""
+
+from types import ModuleType
+
+from pipeline.exchange.formats import gsm8k, names, prime_rl, rows, trl, values, verl
+from pipeline.exchange.formats.files import SUFFIXES, Reject, Row, Source, find, read, reject, suffix, survey
+from pipeline.exchange.formats.rows import Rollout
+from pipeline.exchange.formats.values import BadRow, Columns
+
+__all__ = [
+    "ROLLOUTS",
+    "SUFFIXES",
+    "BadRow",
+    "Columns",
+    "Reject",
+    "Rollout",
+    "Row",
+    "Source",
+    "detect",
+    "find",
+    "named_by_run",
+    "names",
+    "read",
+    "reject",
+    "suffix",
+    "survey",
+    "values",
+]
+
+# In the order they are tried; the last takes anything.
+ROLLOUTS: dict[str, ModuleType] = {"prime-rl": prime_rl, "verl": verl, "trl": trl, "gsm8k": gsm8k, "rows": rows}
+
+
+def detect(row: Row) -> str:
+    """The rollouts format of a file whose first row this is."""
+    return next(name for name, module in ROLLOUTS.items() if module.matches(row.values, row.file))
+
+
+def named_by_run(format_: str) -> bool:
+    """Whether a format's policy is, unless it is named, that of its run at its step."""
+    return format_ in ("prime-rl", "verl", "trl")

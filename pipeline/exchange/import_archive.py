@@ -1,0 +1,148 @@
+"""What `reval export` wrote, into an archive: row for row as it was, and nothing that is there already.
+
+A row whose key the archive has with other values stops the import before anything is written: two archives may use one
+name for two things. Runs go on in the new archive where they stopped in the old one.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.archive.layout import tombstone
+from pipeline.archive.parquet import read_parquet
+from pipeline.archive.store import NAMES, Store
+from pipeline.archive.weights import PRUNING
+from pipeline.exchange.export import EXPORT_FORMAT, MANIFEST, SHARDS, File, Manifest, copy, policy_files, sha256
+from pipeline.progress import bar
+from pipeline.query import db
+from schemas import TABLES, UserError, digest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Rows of all tables that were added, and that were there already."""
+
+    n_added: int
+    n_known: int
+    snapshot_id: str | None
+
+
+def is_export(path: Path) -> bool:
+    return (path / MANIFEST).is_file()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of an export, after every file was compared with it.
+
+    Raises:
+        UserError: it is damaged, of a newer reval, or a file is not as it was exported.
+    """
+    try:
+        found = json.loads((folder / MANIFEST).read_text())
+        manifest = Manifest(**{**found, "files": [File(**file) for file in found["files"]]})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{folder / MANIFEST} is not what `reval export` writes: {error}") from None
+    strange = [name for name, version in manifest.tables.items() if name not in TABLES or version > TABLES[name].version]
+    if manifest.export_format > EXPORT_FORMAT or strange:
+        raise UserError(f"{folder} was exported by a newer reval; it needs reval {manifest.readable_since}")
+    with bar("check the export") as progress:
+        for n_done, file in enumerate(manifest.files):
+            progress(n_done, len(manifest.files))
+            path = folder / file.path
+            if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+                raise UserError(f"{path} is missing; the export is not whole")
+            if sha256(path) != file.sha256:
+                raise UserError(f"{path} is not as it was exported (SHA-256 differs); export again")
+    return manifest
+
+
+def import_archive(archive: str, folder: Path, manifest: Manifest) -> Outcome:
+    """Adds all rows of an exported state that the archive lacks. An archive is made where there is none.
+
+    Args:
+        manifest: what `read_manifest` says of the folder.
+
+    Raises:
+        UserError: a key of it stands for something else in the archive.
+    """
+    store = Store.create(archive)
+    stem = f"export/{digest(*(file.sha256 for file in manifest.files))}"
+    with store.lock("import"):
+        was_empty = not any(store.shards(name) for name in TABLES)
+        if not was_empty:
+            _refuse_other_values(store, folder, manifest)
+        shards = pq.read_table(folder / SHARDS).to_pylist()
+        n_added = n_rows = 0
+        with bar("import") as progress:
+            for name in TABLES:
+                carried = [row["shard"] for row in shards if row["table"] == name]
+                files = manifest.of(name)
+                for number, file in enumerate(files):
+                    rows = _new(store, name, folder / file.path)
+                    if name == "snapshots" and was_empty:
+                        rows = _as_here(rows, manifest.snapshot_id, store)
+                    last = number == len(files) - 1
+                    if len(rows):
+                        store.write(f"{stem}/{file.path}", {name: rows}, also=carried if last else [])
+                    n_added, n_rows = n_added + len(rows), n_rows + file.n_rows
+                    progress(n_rows, sum(each.n_rows for each in manifest.files))
+        for _, *addresses in policy_files(store, db.connect(store, only="policies")):
+            for address in addresses:
+                _bring_weights(store, folder, address)
+        store.snapshot(f"{stem}/snapshot", "import")
+    return Outcome(n_added, n_rows - n_added, manifest.snapshot_id)
+
+
+def _bring_weights(store: Store, folder: Path, address: str) -> None:
+    """What the export has of a policy's weights or optimizer state, which may be that they were pruned."""
+    note = tombstone(address)
+    pruned_here = store.pruned(address) is not None
+    if not pruned_here and store.files.bring(address).exists():
+        return
+    if (folder / address).exists():
+        with store.lock(PRUNING):
+            store.files.clear(address)  # what a pruning that was cut short may have left
+            copy(folder / address, kept := store.layout.local / address)
+            store.files.keep(kept)
+            store.files.remove(note)
+    elif (folder / note).exists() and not pruned_here:
+        store.files.make(note, lambda path: copy(folder / note, path))
+
+
+def _incoming(store: Store, name: str, path: Path) -> duckdb.DuckDBPyConnection:
+    connection = db.connect(store, only=f'"{name}"')
+    connection.register("incoming", read_parquet(path, name))
+    return connection
+
+
+def _new(store: Store, name: str, path: Path) -> pa.Table:
+    """The rows of a file whose keys the archive does not have."""
+    query = f'SELECT * FROM incoming ANTI JOIN "{name}" here ON {db.same_key(name, "incoming", "here")}'
+    return _incoming(store, name, path).sql(query).to_arrow_table()
+
+
+def _refuse_other_values(store: Store, folder: Path, manifest: Manifest) -> None:
+    for name in TABLES:
+        if name in NAMES:
+            continue  # a snapshot of the same name may have kept its state here and not there
+        query = (
+            f"SELECT {db.key_text(name, 'a')} FROM (SELECT *, hash(incoming) AS hashed FROM incoming) a "
+            f'JOIN (SELECT *, hash(t) AS hashed FROM "{name}" t) b ON {db.same_key(name, "a", "b")} '
+            "WHERE a.hashed <> b.hashed LIMIT 1"
+        )
+        for file in manifest.of(name):
+            if found := _incoming(store, name, folder / file.path).execute(query).fetchone():
+                raise UserError(
+                    f"{folder / file.path}: {name} {found[0]} is another one in {store.layout.root}; nothing was imported"
+                )
+
+
+def _as_here(rows: pa.Table, snapshot_id: str | None, store: Store) -> pa.Table:
+    """The exported state by its name is the state of a new archive once all other tables are in."""
+    versions = [(name, version) for name, version in store.versions().items() if name not in NAMES]
+    found = [row | ({"versions": versions} if row["snapshot_id"] == snapshot_id else {}) for row in rows.to_pylist()]
+    return pa.Table.from_pylist(found, TABLES["snapshots"].schema)

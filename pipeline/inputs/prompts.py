@@ -1,0 +1,140 @@
+"""Questions: where they come from, and how a problem becomes the token ids an engine is given."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.archive.store import Store
+from pipeline.inputs import arithmetic
+from pipeline.query import db
+from pipeline.recipes.config import Config, Prompts
+from pipeline.verifiers import IMPORTED
+from schemas import UserError, digest
+from schemas.enums import Split
+
+# The questions that are made here; all others are imported.
+EMBEDDED = "arithmetic"
+# Verifiers whose evaluations are named as they were when there was no other; labels judge no answer to a benchmark.
+USUAL = ("math", IMPORTED)
+# Who judges answers to a benchmark whose gold answers are all letters, where the recipe names none but the usual one.
+LETTERED = "multiple_choice"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The held-out questions of a source, who judges answers to them, and what `evaluations` calls the two together."""
+
+    source: str
+    verifier: str
+    name: str
+
+
+def source(config: Config) -> str:
+    """The name of a recipe's questions in the archive. Arithmetic of another seed is split otherwise: another source."""
+    name, seed = config.prompts.source, config.prompts.seed
+    return f"{name}-{seed}" if seed and name == EMBEDDED else name
+
+
+def benchmarks(store: Store, config: Config) -> list[Benchmark]:
+    """What a recipe's policies are evaluated on."""
+    usual = config.score.verifier
+    if not config.evaluate.benchmarks:
+        return [Benchmark(source(config), usual, _named(config, source(config), usual))]
+    lettered = db.query(store, "lettered_sources")["source"].to_pylist() if usual in USUAL else []
+    judged = [(name, LETTERED if name in lettered else usual) for name in config.evaluate.benchmarks]
+    return [Benchmark(name, judge, _named(config, name, judge)) for name, judge in judged]
+
+
+def _named(config: Config, source: str, judge: str) -> str:
+    """The name of an evaluation: its held-out questions and whatever else decides an answer to them."""
+    how: tuple[Any, ...] = (config.prompts.template, config.generate.max_response_tokens, config.evaluate.max_prompts)
+    if judge not in USUAL:
+        how = (*how, judge)
+    return f"{source}/{Split.HELDOUT}@{digest(*how)[:6]}"
+
+
+def check(store: Store | None, config: Config, flow: str, coming: Collection[str] = ()) -> None:
+    """Finds out whether the questions that a flow asks are to be had; a null store is an archive that is not there yet.
+
+    Args:
+        coming: sources that will be there.
+
+    Raises:
+        UserError: they are not made here, and no import brought them.
+    """
+    found = db.query(store, "prompt_sources").to_pylist() if store else []
+    there = ", ".join(row["source"] for row in found)
+    has = f"the archive has {there}" if there else "the archive has no questions yet"
+    name, evaluated = config.prompts.source, config.evaluate.benchmarks if flow in ("iterate", "evaluate") else []
+    asked = flow != "evaluate" or not evaluated
+    if asked and name != EMBEDDED and name not in {row["source"] for row in found}:
+        raise UserError(f"prompts.source = {name!r}: {has}; `reval import prompts FILE --source {name}` brings some")
+    heldout = {row["source"] for row in found if row["n_heldout"]}
+    if lacking := [each for each in evaluated if each not in heldout and each not in coming]:
+        raise UserError(
+            f"evaluate.benchmarks: there are no held-out questions of source {lacking[0]!r} ({has}); "
+            f"`reval import prompts FILE --source {lacking[0]} --split heldout` brings some"
+        )
+
+
+def ensure(store: Store, config: Config) -> None:
+    """Adds a recipe's questions to the archive if they are not there.
+
+    Raises:
+        UserError: see `check`.
+    """
+    check(store, config, "init")
+    name = source(config)
+    if config.prompts.source != EMBEDDED:
+        return
+    shard = f"prompts/{name}"
+    if not store.recover(shard, ("prompts",)):
+        rows = _rows(name, config)
+        there = db.query(store, "known_prompts", source=name)["prompt_id"]  # of rollouts of another archive
+        store.write(shard, {"prompts": rows.filter(pc.invert(pc.is_in(rows["prompt_id"], there.combine_chunks())))})
+    store.snapshot(f"{shard}/snapshot", "prompts")
+
+
+def _rows(name: str, config: Config) -> pa.Table:
+    rows = [
+        {
+            "prompt_id": digest("prompt", name, problem, answer),
+            "source": name,
+            "split": split,
+            "problem": problem,
+            "gold_answer": answer,
+            "import_id": None,
+            "line": None,
+        }
+        for problem, answer, split in arithmetic.problems(config.prompts.seed)
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+@cache
+def tokenizer(location: str) -> Any:
+    """The tokenizer of a policy's folder; policies of a run share it, so callers pass the base policy's."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(location)
+    except (OSError, ValueError) as error:
+        raise UserError(f"policy {location}: its tokenizer cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def encode(location: str, settings: Prompts, problems: list[str]) -> list[list[int]]:
+    """Token ids of each problem in its prompt, special tokens as the template writes them and no others."""
+    texts = [settings.template.replace("{problem}", problem) for problem in problems]
+    # Without `verbose=False` it warns of long ones, whose fate is the caller's.
+    ids: list[list[int]] = tokenizer(location)(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def decode(location: str, responses: list[list[int]]) -> list[str]:
+    """The text of each response, special tokens left out."""
+    texts: list[str] = tokenizer(location).batch_decode(responses, skip_special_tokens=True)
+    return texts

@@ -1,0 +1,257 @@
+"""DuckDB over pinned versions of the archive. The database is in memory and holds only views; truth is in Parquet.
+
+Two ways in, over the same views:
+- `connect` for the pipeline's own queries.
+- `ask` for a user's SQL. A filter on statements alone does not hold: `WITH x AS (COPY ... TO 'file') SELECT ...` and
+  `EXPLAIN ANALYZE COPY ...` write files in DuckDB 2.0 and pass for SELECT and EXPLAIN, and `allowed_directories` lets
+  them into the archive, and into `.tmp` in the present folder. So DuckDB has no file system there but ours, which only
+  reads, and only the files of the tables.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from pipeline.archive.entries import Keep
+from pipeline.archive.folder import Folder
+from pipeline.archive.store import NAMES, Sizes, Store, Versions
+from pipeline.query.readonly import ReadOnly
+from schemas import TABLES, UserError
+
+PIPELINE = Path(__file__).parent.parent
+ASKING: dict[str, str | bool | int | float | list[str]] = {
+    "python_enable_replacements": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+    "allow_persistent_secrets": False,
+}
+SQL_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.int64(): "BIGINT",
+    pa.int32(): "INTEGER",
+    pa.float64(): "DOUBLE",
+    pa.float32(): "FLOAT",
+    pa.timestamp("us", tz="UTC"): "TIMESTAMP WITH TIME ZONE",
+}
+# In the order they build on one another.
+VIEWS = (
+    "judges",
+    "rollouts",
+    "progress",
+    "training",
+    "disagreements",
+    "trajectory_uses",
+    "update_ages",
+    "update_mix",
+    "update_rows",
+    "lineage",
+    "scores",
+)
+
+
+@cache
+def sql(name: str) -> str:
+    """The text of NAME.sql, which lies in the `sql` folder of whoever asks it."""
+    (path,) = PIPELINE.glob(f"*/sql/{name}.sql")
+    return path.read_text()
+
+
+def database(config: dict[str, str | bool | int | float | list[str]] | None = None) -> duckdb.DuckDBPyConnection:
+    """A database in memory. DuckDB would draw a bar on standard output over any query of two seconds."""
+    connection = duckdb.connect(":memory:", config=config or {})
+    connection.execute("SET enable_progress_bar = false")
+    return connection
+
+
+def connect(
+    store: Store,
+    versions: Versions | None = None,
+    *,
+    only: str | None = None,
+    keep: Mapping[str, Keep] = {},
+) -> duckdb.DuckDBPyConnection:
+    """A connection with a view per table and the derived views, at `versions` (default: the newest).
+
+    Args:
+        only: SQL; just the views it mentions are made, which is most of the time of a small query.
+        keep: by table, which files the views are of; see `Store.shards`.
+    """
+    connection = database()
+    tables, views = _mentioned(only)
+    for name in tables:
+        attach(connection, store, name, _files(store, name, versions, keep.get(name)))
+    _derive(connection, views)
+    return connection
+
+
+def attach(
+    connection: duckdb.DuckDBPyConnection, store: Store, name: str, shards: Sizes, view: str = "", columns: str = "*"
+) -> None:
+    """Makes a view (default: of the table's name) of some of a table's files, with all the table's columns.
+
+    A file from before a column was added has null there.
+
+    Args:
+        shards: paths with their bytes.
+        columns: what to select; beside the table's columns there are `filename` and `file_row_number`.
+    """
+    view = view or name
+    if isinstance(store.files, Folder):
+        _view(connection, name, [f"{store.layout.root}/{path}" for path in shards], view, columns)
+    else:
+        _view(connection, name, _mount(connection, store, shards, view), view, columns)
+
+
+def _mount(connection: duckdb.DuckDBPyConnection, store: Store, shards: Sizes, protocol: str) -> list[str]:
+    """Gives DuckDB the files to read, under addresses of a protocol of their own."""
+    there = ReadOnly(protocol, store.files, shards)
+    connection.register_filesystem(there)
+    return there.addresses
+
+
+def _view(connection: duckdb.DuckDBPyConnection, name: str, addresses: list[str], view: str, columns: str = "*") -> None:
+    if not addresses:
+        connection.register(view, TABLES[name].schema.empty_table())
+        return
+    listed = ", ".join(_quoted(address) for address in addresses)
+    schema = ", ".join(
+        f"{_quoted(c.name)}: {{name: {_quoted(c.name)}, type: {_quoted(_sql_type(c.type))}, default_value: NULL}}"
+        for c in TABLES[name].columns
+    )
+    statement = f'CREATE VIEW "{view}" AS SELECT {columns} FROM read_parquet([{listed}], schema = MAP {{{schema}}})'
+    try:
+        connection.execute(statement)
+    except duckdb.IOException as error:
+        raise UserError(f"table {name}: {first_lines(error)}; `reval check` says what is damaged") from None
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _sql_type(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"{_sql_type(kind.value_type)}[]"
+    if pa.types.is_map(kind):
+        return f"MAP({_sql_type(kind.key_type)}, {_sql_type(kind.item_type)})"
+    return SQL_TYPES[kind]
+
+
+def key(name: str, of: str = "") -> list[str]:
+    """SQL for each column of a table's key; a null that counts as a value is that value.
+
+    Args:
+        of: the relation whose columns they are, where there are several.
+    """
+    columns = {column.name: column for column in TABLES[name].columns}
+    found = []
+    for column in map(columns.__getitem__, TABLES[name].key):
+        word = f'{of}."{column.name}"' if of else f'"{column.name}"'
+        found.append(word if column.null_is is None else f"coalesce({word}, {_quoted(column.null_is)})")
+    return found
+
+
+def key_text(name: str, of: str = "") -> str:
+    """SQL for a row's key as one text, its values with slashes between."""
+    return " || '/' || ".join(key(name, of))
+
+
+def same_key(name: str, a: str, b: str) -> str:
+    """SQL for whether two relations' rows of a table have the same key."""
+    return " AND ".join(f"{one} = {other}" for one, other in zip(key(name, a), key(name, b), strict=True))
+
+
+def query(store: Store, name: str, /, **inputs: Any) -> pa.Table:
+    """The result of `pipeline/sql/NAME.sql` with its named inputs, over the archive as it is now."""
+    return rows(connect(store, only=sql(name)), name, **inputs)
+
+
+def rows(connection: duckdb.DuckDBPyConnection, name: str, /, **inputs: Any) -> pa.Table:
+    """The result of `pipeline/sql/NAME.sql` with its named inputs."""
+    return connection.sql(sql(name), params=inputs).to_arrow_table()
+
+
+def ask(store: Store, statement: str, versions: Versions | None = None) -> pa.RecordBatchReader:
+    """The answer to a user's SQL at `versions` (default: the newest), in batches.
+
+    Raises:
+        UserError: it is not exactly one SELECT or EXPLAIN, or it does not run.
+    """
+    connection = database(ASKING)
+    try:
+        found = connection.extract_statements(statement)
+    except duckdb.Error as error:
+        raise UserError(f"SQL: {first_lines(error)}") from None
+    if len(found) != 1 or found[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        kinds = ", ".join(s.type.name for s in found) or "nothing"
+        raise UserError(
+            f"SQL: one SELECT or EXPLAIN is allowed, not {kinds}: this only asks, it never changes the archive"
+        )
+    allowed = list[str]()
+    for name in TABLES:
+        addresses = _mount(connection, store, _files(store, name, versions), name)
+        allowed += addresses
+        _view(connection, name, addresses, name)
+        for column in TABLES[name].columns:
+            connection.execute(f'COMMENT ON COLUMN "{name}"."{column.name}" IS {_quoted(column.comment)}')
+    _derive(connection, VIEWS)
+    # In this order: DuckDB adds its temporary directory to what is allowed, and refuses changes once access is off.
+    connection.execute("SET temp_directory = ''")
+    connection.execute(f"SET allowed_paths = [{', '.join(map(_quoted, allowed))}]")
+    connection.execute("SET enable_external_access = false; SET disabled_filesystems = 'LocalFileSystem'")
+    connection.execute("SET lock_configuration = true")
+    try:
+        reader = connection.sql(statement).to_arrow_reader()
+    except duckdb.Error as error:
+        raise UserError(f"SQL: {first_lines(error)}") from None
+    return pa.RecordBatchReader.from_batches(reader.schema, _guarded(reader))
+
+
+def _guarded(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """The batches; a value that cannot be computed half-way through is the statement's fault too."""
+    try:
+        yield from batches
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        raise UserError(f"SQL: {first_lines(error)}") from None
+
+
+def _mentioned(statement: str | None) -> tuple[list[str], list[str]]:
+    """The tables and derived views that a statement, or a view it stands on, mentions; all for null."""
+    if statement is None:
+        return list(TABLES), list(VIEWS)
+    views: list[str] = []
+    statement = _code(statement)
+    for name in reversed(VIEWS):
+        if re.search(rf"\b{name}\b", statement):
+            views.insert(0, name)
+            statement += _code(sql(f"views/{name}"))
+    return [name for name in TABLES if re.search(rf"\b{name}\b", statement)], views
+
+
+def _code(statement: str) -> str:
+    """The statement without its comments: words in these are no tables."""
+    return re.sub(r"--.*", "", statement)
+
+
+def _files(store: Store, name: str, versions: Versions | None, keep: Keep | None = None) -> Sizes:
+    """Files of a table at `versions`; a table made since then is empty, names of states are always the newest."""
+    if versions is None or name in NAMES:
+        return store.shards(name, keep=keep)
+    return store.shards(name, versions.get(name, 0), keep=keep)
+
+
+def _derive(connection: duckdb.DuckDBPyConnection, views: Sequence[str]) -> None:
+    for name in views:
+        connection.execute(f"CREATE VIEW {name} AS {sql(f'views/{name}')}")
+
+
+def first_lines(error: Exception) -> str:
+    """DuckDB's message without its picture of the statement, on one line; of a traceback, its last line."""
+    lines = [line.strip() for line in str(error).split("\n\nLINE")[0].splitlines() if line.strip()]
+    return lines[-1] if any(line.startswith("Traceback") for line in lines) else " ".join(lines)

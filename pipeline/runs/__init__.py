@@ -1,0 +1,1 @@
+"""A named run: its settings, its processes, what it keeps and costs."""

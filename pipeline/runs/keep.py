@@ -1,0 +1,200 @@
+"""What stays of a run's weights as it goes on: the newest optimizer states, and every so-many-th policy.
+
+What goes is noted in the archive before its first file does, and counts as gone from then on: what was cut short is
+finished the next time, and `reval check` tells what was pruned from what was lost. Against the rule there stays what the
+run needs to go on, what a run began from, and the newest of the run's policies in a labelled snapshot. Folders that the
+archive did not make are never touched.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+from pipeline.archive import layout
+from pipeline.archive.store import Store
+from pipeline.archive.weights import PRUNING, pruned, sizes
+from pipeline.progress import listed, log
+from pipeline.query import db
+from pipeline.recipes.config import Keep, recorded
+from pipeline.runs.processes import Processes
+from pipeline.runs.run import Run
+from schemas import UserError
+
+# The policy a run goes on from, and the one before: its last pass can always be repeated.
+NEWEST = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What goes of a run: the policies whose weights, and those whose optimizer states, with their bytes.
+
+    `stays` has policies whose weights the rule would take, each with who needs them; `turn` is the policy that the rule
+    came to last, null: none; `passes` are those that cannot be repeated afterwards, and could be before.
+    """
+
+    run: Run
+    weights: dict[str, int]
+    states: dict[str, int]
+    stays: dict[str, str]
+    turn: str | None
+    passes: list[str]
+
+    @property
+    def n_bytes(self) -> int:
+        return sum((*self.weights.values(), *self.states.values()))
+
+    def lines(self) -> Iterator[str]:
+        """What goes, what stays, and what that costs."""
+        if self.weights or self.states:
+            yield f"run {self.run.run_id}: {self.going()}"
+        yield from map(self.staying, self.stays)
+        if self.passes:
+            yield f"{len(self.passes):,} passes can then not be repeated: {listed(self.passes)}"
+
+    def going(self) -> str:
+        parts = (("weights", self.weights, _policies_rule), ("optimizer states", self.states, _states_rule))
+        said = (f"{what} of {listed(list(names))} ({rule(self.run.config.keep)})" for what, names, rule in parts if names)
+        return f"{', '.join(said)}; {self.n_bytes / 1e6:,.1f} MB"
+
+    def staying(self, policy_id: str) -> str:
+        return f"{policy_id} stays, against {_policies_rule(self.run.config.keep)}: {self.stays[policy_id]}"
+
+
+def prune(run: Run) -> None:
+    """Takes away what the run's settings do not keep, and says so. For where an iteration ends."""
+    with run.store.lock(PRUNING):
+        found = plan(run)
+        if found.turn in found.stays:
+            log.info("%s", found.staying(found.turn))
+        if found.weights or found.states:
+            # An optimizer's state goes every iteration: that is not worth a line.
+            log.log(logging.INFO if found.weights else logging.DEBUG, "pruned: %s", found.going())
+            _carry_out(found)
+
+
+def plans(store: Store, run_id: str | None, keep: Keep) -> list[Plan]:
+    """What a rule takes of every run of the archive, or of one.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    rows = db.query(store, "runs_recorded").to_pylist()
+    if run_id is not None:
+        names = [row["run_id"] for row in rows]
+        rows = [row for row in rows if row["run_id"] == run_id]
+        if not rows:
+            raise UserError(f"run {run_id!r} is not in {store.layout.root}; there are {listed(names) or 'none'}")
+    found = []
+    for row in rows:
+        config = recorded(row["recipe"], row["config"]).model_copy(update={"keep": keep})
+        processes = Processes(config, store)  # none of which is started
+        found.append(plan(Run(row["run_id"], row["flow"], config, store, row["base_policy_id"], processes)))
+    return found
+
+
+def carry_out(store: Store, shown: Iterable[Plan]) -> int:
+    """Takes away what was shown, but for what somebody has come to need since; returns the bytes freed.
+
+    Raises:
+        UserError: a run is going on.
+    """
+    with store.alone("prune"):
+        return sum(_carry_out(_both(before, plan(before.run))) for before in shown)
+
+
+def plan(run: Run) -> Plan:
+    """What the run's settings do not keep of what is there, and what is left of a pruning that was cut short."""
+    store, rule = run.store, run.config.keep
+    rows = run.query("policies_of", run_id=run.run_id).to_pylist()
+    made = {row["policy_id"]: row["iteration"] for row in rows if row["location"] == _weights(store, row["policy_id"])}
+    names, there, noted = list(made), sizes(store), pruned(store)
+    due = [name for name in names[:-NEWEST] if made[name] % rule.policies_every]
+    due = [name for name in due if _weights(store, name) in there.keys() - noted]
+    needed = _needed(run, max(made.values())) if due else {}
+    old = names[: -rule.optimizer_states] if rule.optimizer_states else []
+
+    def going(address: Callable[[Store, str], str], wanted: set[str]) -> dict[str, int]:
+        paths = {name: address(store, name) for name in names}
+        return {name: there[path] for name, path in paths.items() if path in there and (name in wanted or path in noted)}
+
+    weights, states = going(_weights, set(due) - set(needed)), going(_state, set(old))
+    return Plan(
+        run,
+        weights,
+        states,
+        stays={name: needed[name] for name in due if name in needed},
+        turn=names[-NEWEST - 1] if len(names) > NEWEST else None,
+        passes=[
+            after
+            for before, after in pairwise(names)
+            if before in {*weights, *states} and noted.isdisjoint((_weights(store, before), _state(store, before)))
+        ],
+    )
+
+
+def _needed(run: Run, newest: int) -> dict[str, str]:
+    """Policies that somebody needs, and who."""
+    next_reference = run.reference_id(newest + 1) or run.policy_id(newest)  # which makes the next pass's new rows
+    needed = {next_reference: f"it is the reference of the next pass of run {run.run_id}"}
+    for row in run.query("runs_recorded").to_pylist():
+        needed.setdefault(row["base_policy_id"], f"run {row['run_id']} began from it")
+    for label, iteration in _labelled(run):
+        needed.setdefault(run.policy_id(iteration), f"it is the run's newest in the snapshot labelled {label}")
+    return needed
+
+
+def _labelled(run: Run) -> Iterator[tuple[str, int]]:
+    """Each label, with the newest iteration of the run whose policy is in the state it names."""
+    labels = run.query("labelled_by_then", run_id=run.run_id).to_pylist()
+    there = set(run.store.files.listing("policies")) if labels else set()
+    for row in labels:
+        version, iteration = row["version"], row["iteration"]
+        # By the clock only where the state itself cannot be asked any more: clocks of two machines may differ.
+        if version is not None and set(run.store.shards("policies", version)) <= there:
+            state = db.connect(run.store, {"policies": version}, only="policies")
+            newest = "SELECT max(iteration) FROM policies WHERE run_id = $1"
+            ((iteration,),) = state.execute(newest, [run.run_id]).fetchall()
+        if iteration is not None:
+            yield row["label"], iteration
+
+
+def _both(a: Plan, b: Plan) -> Plan:
+    weights = {name: n for name, n in a.weights.items() if name in b.weights}
+    return replace(a, weights=weights, states={name: n for name, n in a.states.items() if name in b.states})
+
+
+def _carry_out(found: Plan) -> int:
+    store, keep = found.run.store, found.run.config.keep
+    for name in found.weights:
+        _take(store, _weights(store, name), _policies_rule(keep))
+    for name in found.states:
+        _take(store, _state(store, name), _states_rule(keep))
+    return found.n_bytes
+
+
+def _take(store: Store, address: str, rule: str) -> None:
+    if store.pruned(address) is None:
+
+        def write(path: Path) -> None:
+            path.write_text(rule)
+
+        store.files.make(layout.tombstone(address), write)
+    store.files.clear(address)
+
+
+def _weights(store: Store, policy_id: str) -> str:
+    return store.layout.relative(store.layout.weights(policy_id))
+
+
+def _state(store: Store, policy_id: str) -> str:
+    return store.layout.relative(store.layout.optimizer(policy_id))
+
+
+def _policies_rule(keep: Keep) -> str:
+    return f"keep.policies_every = {keep.policies_every}"
+
+
+def _states_rule(keep: Keep) -> str:
+    return f"keep.optimizer_states = {keep.optimizer_states}"

@@ -1,0 +1,1 @@
+"""One stage each: generate, score, draw, reference, train, evaluate."""

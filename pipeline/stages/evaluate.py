@@ -1,0 +1,211 @@
+"""evaluate: a policy on benchmarks: a greedy answer to each question, and k more for avg@k, pass@k and maj@k.
+
+What these come to is the view `scores`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.archive.materialise import Shard, commit, materialise
+from pipeline.archive.store import Store
+from pipeline.engines.check import check_weights
+from pipeline.inputs import prompts
+from pipeline.inputs.policies import policy_location
+from pipeline.inputs.prompts import Benchmark
+from pipeline.progress import bar
+from pipeline.query import db
+from pipeline.recipes.config import Config
+from pipeline.runs.processes import Processes
+from pipeline.runs.run import Run
+from pipeline.stages.score import verdicts
+from pipeline.verifiers import IMPORTED, verifier
+from schemas import digest
+from schemas.enums import FinishReason
+
+# The settings that decide what a policy answers and who judges that.
+SECTIONS = ("prompts", "generate", "score", "evaluate")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who answers what, and how."""
+
+    policy_id: str
+    benchmark: Benchmark
+    temperature: float
+
+    def names(self) -> dict[str, Any]:
+        """The columns that these answers share."""
+        return {
+            "policy_id": self.policy_id,
+            "benchmark": self.benchmark.name,
+            "temperature": self.temperature,
+        }
+
+
+def evaluate(run: Run, iteration: int) -> None:
+    """Evaluates the policy an iteration ended with, if its turn has come."""
+    settings, last = run.config.evaluate, run.config.iterations
+    every = settings.sampled_every_iterations
+    is_sampled = iteration in (0, last) or (every > 0 and iteration % every == 0)
+
+    def plan() -> Iterator[Shard]:
+        if is_sampled or iteration % settings.every_iterations == 0:
+            n_sampled = settings.samples_per_prompt if is_sampled else 0
+            title = f"evaluate, iteration {iteration}"
+            yield from shards(run.store, run.config, run.processes, run.policy_id(iteration), n_sampled, title)
+
+    with run.store.lock(f"evaluate-{run.policy_id(iteration)}"):  # `reval evaluate` may be at the same policy
+        materialise(run.store, run.run_id, iteration, "evaluate", plan)
+
+
+def evaluated_as(store: Store, policy_id: str) -> dict[str, Any]:
+    """How the run that made a policy evaluates it: settings by dotted name. Empty: no run made it.
+
+    Without these, other questions or limits would make another benchmark of the same policy.
+    """
+    found = db.query(store, "evaluated_as", policy_id=policy_id)["config"].to_pylist()
+    if not found:
+        return {}
+    settings = json.loads(found[0])
+    names = {f"{section}.{key}": value for section in SECTIONS for key, value in settings[section].items()}
+    if names["score.verifier"] == IMPORTED:  # labels judge no answer
+        del names["score.verifier"]
+    return {"seed": settings["seed"], **names}
+
+
+def evaluate_policy(store: Store, config: Config, processes: Processes, policy_id: str) -> None:
+    """Evaluates any policy of the archive, outside a run.
+
+    Raises:
+        UserError: the archive has no such policy.
+    """
+    policy_location(store, policy_id)
+    if not config.evaluate.benchmarks:
+        with store.lock("base"):  # questions belong to all runs
+            prompts.ensure(store, config)
+    n_sampled, title = config.evaluate.samples_per_prompt, f"evaluate {policy_id}"
+    with store.lock(f"evaluate-{policy_id}"):
+        planned = list(shards(store, config, processes, policy_id, n_sampled, title))
+        if planned:
+            store.snapshot_now("evaluate", seconds=commit(store, "evaluate", planned))
+
+
+def shards(
+    store: Store, config: Config, processes: Processes, policy_id: str, n_sampled: int, title: str
+) -> Iterator[Shard]:
+    """The answers a policy still owes: one greedy to each held-out prompt, `n_sampled` at generation's temperature."""
+    wanted = [(0.0, 1), (config.generate.temperature, n_sampled)][: 2 if n_sampled else 1]
+    most = config.evaluate.max_prompts
+    for benchmark in prompts.benchmarks(store, config):
+        for temperature, n_samples in wanted:
+            asked = Asked(policy_id, benchmark, temperature)
+            work = db.query(
+                store,
+                "heldout_prompts",
+                source=benchmark.source,
+                max_prompts=None if most == "all" else most,
+                n_samples=n_samples,
+                **asked.names(),
+            )
+            for part, n_answered in _parts(work, n_samples, config.generate.shard_trajectories):
+                samples = (n_answered, n_samples)
+                name = digest("evaluate", *asked.names().values(), *samples, *part["prompt_id"].to_pylist())
+                compute = partial(_answers, store, config, processes, part, asked, samples, title)
+                yield Shard(name, ("evaluations",), compute)
+
+
+def _parts(work: pa.Table, n_samples: int, most_answers: int) -> Iterator[tuple[pa.Table, int]]:
+    """Prompts that have as many answers already, with how many that is, at most so many new answers at a time.
+
+    Mostly all or none have; a larger k than last time adds the answers that are missing.
+    """
+    for n_answered in sorted(set(work["n_answered"].to_pylist())):
+        alike = work.filter(pc.field("n_answered") == n_answered)
+        n_prompts = max(1, most_answers // (n_samples - n_answered))
+        for start in range(0, len(alike), n_prompts):
+            yield alike.slice(start, n_prompts), n_answered
+
+
+def _answers(
+    store: Store,
+    config: Config,
+    processes: Processes,
+    work: pa.Table,
+    asked: Asked,
+    samples: tuple[int, int],
+    title: str,
+) -> Mapping[str, pa.Table]:
+    """Answers number samples[0] to samples[1] - 1 of each prompt of `work`, judged.
+
+    Raises:
+        WrongWeights: the engine does not run the policy; nothing is kept.
+    """
+    first, n_samples = samples[0], samples[1] - samples[0]
+    rows = _given(store, config, processes, work, asked, samples, title)
+    # A prompt that does not fit is a question not answered, not a question less.
+    unfit = {"finish_reason": FinishReason.PROMPT_TOO_LONG, "n_response_tokens": 0, "response_text": ""}
+    for row in sorted(set(range(len(work))) - {each["row"] for each in rows}):
+        rows += [{"row": row, "sample_index": first + sample, **unfit} for sample in range(n_samples)]
+    answers = pa.Table.from_pylist(rows)
+    questions = work.take(answers["row"]).select(["prompt_id", "gold_answer"])
+    answers = answers.drop_columns(["row"]).append_column("prompt_id", questions["prompt_id"])
+    judge = verifier(asked.benchmark.verifier)
+    with bar(title) as progress:
+        gold_answers, texts = questions["gold_answer"].to_pylist(), answers["response_text"].to_pylist()
+        judged = verdicts(processes.verifiers(judge.name), judge, gold_answers, texts, progress)
+    columns = {name: answers[name] for name in answers.column_names}
+    columns |= {name: judged[name] for name in ("verdict", "reward", "extracted_answer")}
+    for name, value in {**asked.names(), "verifier_id": judge.verifier_id}.items():
+        columns[name] = pa.array([value] * len(answers))
+    return {"evaluations": pa.table(columns)}
+
+
+def _given(
+    store: Store,
+    config: Config,
+    processes: Processes,
+    work: pa.Table,
+    asked: Asked,
+    samples: tuple[int, int],
+    title: str,
+) -> list[dict[str, Any]]:
+    """The answers as they were given, each with the `row` of its question; to prompts that do not fit there are none."""
+    first, n_samples = samples[0], samples[1] - samples[0]
+    location = policy_location(store, asked.policy_id)
+    encoded = prompts.encode(location, config.prompts, work["problem"].to_pylist())
+    engine = processes.engine(location)
+    fits = [i for i, ids in enumerate(encoded) if len(ids) < engine.context_tokens]
+    if not fits:
+        return []
+    with bar(title) as progress:
+        completions = engine.generate(
+            [encoded[i] for i in fits],
+            n=n_samples,
+            temperature=asked.temperature,
+            max_tokens=config.generate.max_response_tokens,
+            seed=int(digest("evaluate", config.seed, asked.policy_id, first)[:7], 16),
+            progress=progress,
+        )
+    asked_ids = [encoded[fits[i]] for i in completions["prompt_index"].to_pylist()]
+    rollouts = completions.append_column("prompt_token_ids", pa.array(asked_ids, pa.list_(pa.int32())))
+    if processes.checked != location:
+        check_weights(engine, processes.trainer(), location, rollouts, asked.temperature, config.runtime)
+        processes.checked = location
+    texts = prompts.decode(location, completions["response_token_ids"].to_pylist())
+    return [
+        {
+            "row": fits[got["prompt_index"]],
+            "sample_index": first + got["sample_index"],
+            "finish_reason": got["finish_reason"],
+            "n_response_tokens": len(got["response_token_ids"]),
+            "response_text": text,
+        }
+        for got, text in zip(completions.to_pylist(), texts, strict=True)
+    ]

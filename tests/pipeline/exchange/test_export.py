@@ -1,0 +1,70 @@
+"""What `reval export` wrote comes back row for row, once, and never over something else of the same name."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.archive.store import Store
+from pipeline.exchange import import_archive
+from pipeline.query import db
+from schemas import TABLES
+from tests.conftest import edit, invoke, refused
+
+
+@pytest.fixture
+def exported(trained, tmp_path) -> Path:
+    invoke("export", str(tmp_path / "out"), "--weights", "-a", str(trained.archive))
+    return tmp_path / "out"
+
+
+def test_an_archive_goes_out_and_comes_back(trained, exported, tmp_path, monkeypatch) -> None:
+    """Equal and whole; every file of it read once for its checksum. The second time everything is known."""
+    where, read = ("-a", str(tmp_path / "copy")), []
+    real = import_archive.sha256
+    monkeypatch.setattr(import_archive, "sha256", lambda path: read.append(path) or real(path))
+    invoke("import", str(exported), *where)
+    assert sorted(read) == sorted(exported.glob("**/*.parquet"))
+    assert invoke("diff", "now", f"{trained.archive}@now", *where).stdout.endswith("equal\n")
+    assert "whole" in invoke("check", *where).stdout
+    n = sum(db.connect(Store(trained.archive)).execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in TABLES)
+    assert invoke("import", str(exported), *where).stdout == f"{exported}: 0 rows added, {n:,} known\n"
+
+
+def test_an_export_of_before_a_column_was_added_comes_in(trained, exported, tmp_path) -> None:
+    """With null in it, as an archive of then takes it on; also where the column is part of the key. Once, like any other."""
+    manifest = json.loads((exported / "manifest.json").read_text())
+    for name, column in (("passes", "micro_batch_tokens"), ("references", "precision")):
+        for path in (exported / name).iterdir():
+            pq.write_table(pq.read_table(path).drop_columns([column]), path)
+        manifest["tables"][name] -= 1
+    for file in manifest["files"]:
+        file["sha256"] = import_archive.sha256(exported / file["path"])
+    (exported / "manifest.json").write_text(json.dumps(manifest))
+    invoke("import", str(exported), "-a", str(tmp_path / "copy"))
+    query = "SELECT * REPLACE (NULL AS micro_batch_tokens) FROM passes ORDER BY pass_id"
+    expected = db.connect(Store(trained.archive)).execute(query).fetchall()
+    found = db.connect(Store(tmp_path / "copy")).execute("SELECT * FROM passes ORDER BY pass_id").fetchall()
+    assert len(found) == 3
+    assert found == expected
+    assert ": 0 rows added, " in invoke("import", str(exported), "-a", str(tmp_path / "copy")).stdout
+    assert db.connect(Store(tmp_path / "copy")).execute('SELECT count(precision) FROM "references"').fetchone() == (0,)
+    assert invoke("diff", "now", "now", "-a", str(tmp_path / "copy")).stdout.endswith("equal\n")
+
+
+def test_another_thing_of_the_same_name_is_refused(archive, exported) -> None:
+    store = Store(archive)
+    edit(store, "verdicts", lambda rows: rows.set_column(rows.column_names.index("reward"), "reward", pa.array([7.0] * len(rows))))  # fmt: skip
+    before = store.versions()
+    assert "is another one in" in (line := refused("import", str(exported), "-a", str(archive)))
+    assert line.endswith("nothing was imported")
+    assert Store(archive).versions() == before
+
+
+def test_a_file_that_is_not_as_it_was_exported_is_refused(exported, tmp_path) -> None:
+    path = next((exported / "verdicts").iterdir())
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert "SHA-256 differs" in refused("import", str(exported), "-a", str(tmp_path / "copy"))
+    assert not (tmp_path / "copy").exists()

@@ -1,0 +1,95 @@
+"""train.reference = behaviour: π_ref of a row is the policy that generated it, for as long as the row is replayed."""
+
+import math
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline import recipes
+from pipeline.archive.store import Store
+from pipeline.query import db
+from pipeline.runs.report import end
+from pipeline.runs.run import open_run
+from pipeline.upkeep.repeat import repeat
+from tests.conftest import SUMS, edit, invoke, refused, run_iteration
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory, trained, children) -> SimpleNamespace:
+    """An archive of three iterations under references of the rows' own; two updates on the fresh batch, then replay."""
+    archive = tmp_path_factory.mktemp("own") / "archive"
+    settings = {**trained.settings, "train.reference": "behaviour", "replay.updates_per_iteration": 3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.inputs.arithmetic.problems", lambda seed: SUMS)
+        for name, child in children.items():
+            patch.setattr(f"pipeline.runs.processes.Processes.{name}", child)
+        with open_run("iterate", recipes.load("arithmetic", settings, iterations=3), archive, name="own") as run:
+            for i in (1, 2, 3):
+                run_iteration(run, i)
+                end(run, i)
+    return SimpleNamespace(archive=archive, store=Store(archive), settings=settings)
+
+
+def rows(store: Store, statement: str) -> list[dict]:
+    return db.connect(store).sql(statement).to_arrow_table().to_pylist()
+
+
+def test_every_rollout_is_referred_once_to_the_policy_that_made_it(own) -> None:
+    found = rows(
+        own.store,
+        "SELECT count(*) AS n, count(DISTINCT trajectory_id) AS n_rollouts, bool_and(f.reference_id = t.policy_id) AS own, "
+        "bool_and(f.pass_id = format('own-{:04d}', t.iteration)) AS at_once FROM \"references\" f "
+        "JOIN trajectories t USING (trajectory_id)",
+    )
+    (n_made,) = rows(own.store, "SELECT count(*) AS n FROM trajectories")
+    assert found == [{"n": n_made["n"], "n_rollouts": n_made["n"], "own": True, "at_once": True}]
+    assert rows(own.store, "SELECT DISTINCT reference_id FROM passes") == [{"reference_id": None}]
+
+
+def test_a_row_is_calibrated_when_it_is_new_and_keeps_what_the_policy_has_left_of_it(own) -> None:
+    """New: δ = -target. Later the log-ratio is what training changed since the row was made: by the first update of the
+    next pass that is what the policy of then says of it less what its own said."""
+    first = rows(
+        own.store,
+        "SELECT max(abs(u.residual + u.target)) AS off, max(abs(u.value_gap)) AS value_gap FROM updates u "
+        "WHERE u.update = 0",
+    )[0]
+    assert first["off"] < 1e-3
+    assert first["value_gap"] < 1e-3
+    old = rows(
+        own.store,
+        "SELECT u.log_ratio, d.age_iterations AS age FROM updates u JOIN draws d USING (pass_id, update, slot) "
+        "WHERE u.update > 0 AND d.age_iterations > 0",
+    )
+    assert old
+    assert math.fsum(abs(row["log_ratio"]) for row in old) / len(old) > 10 * first["off"]
+    # An engine says of its own rollout what the reference does: it is the same policy.
+    gap = rows(
+        own.store,
+        'SELECT max(abs(f.ref_logprob_sum - t.behaviour_logprob_sum)) AS gap FROM "references" f JOIN trajectories t '
+        "USING (trajectory_id)",
+    )[0]["gap"]
+    assert gap < 1e-2
+
+
+@pytest.mark.usefixtures("warm")
+def test_it_is_whole_repeats_and_says_what_it_stands_on(own, tmp_path) -> None:
+    archive = tmp_path / "archive"
+    shutil.copytree(own.archive, archive)
+    assert "whole" in invoke("check", "-a", str(archive)).stdout
+    found = repeat(Store(archive), "own-0003")
+    assert found.equal
+    assert "reference of each rollout its own policy" in invoke("lineage", "own-0003", "-a", str(archive)).stdout
+    edit(Store(archive), "references", lambda table: table.slice(5))
+    invoke("check", "--repair", "-a", str(archive))
+    assert "whole" in invoke("check", "-a", str(archive)).stdout
+
+
+def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+    said = refused(
+        *("iterate", "-a", str(tmp_path / "archive"), "-s", "train.lora_rank=4"),
+        *("-s", "train.reset_every_iterations=0", "-s", "train.reference=behaviour"),
+    )
+    assert "train.reference=reset" in said
