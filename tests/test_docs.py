@@ -12,7 +12,7 @@ import pytest
 from pipeline.verifiers import IMPORTED, NAMES
 from schemas import TABLES
 from schemas.enums import Verdict
-from tests.conftest import invoke, reval
+from tests.helpers.command import invoke, reval
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

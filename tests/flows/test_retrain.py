@@ -21,7 +21,8 @@ from pipeline.stages import draw as replay
 from pipeline.upkeep import compaction
 from pipeline.upkeep.repeat import repeat
 from schemas import UserError
-from tests.conftest import SUMS, invoke, refused, run_iteration, run_pass
+from tests.helpers.archives import SUMS, run_iteration, run_pass
+from tests.helpers.command import invoke, refused
 
 # Rules at settings that a small archive bears; the custom one looks at every kind of column.
 RULE_SETTINGS: dict[str, dict[str, Any]] = {

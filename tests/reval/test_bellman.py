@@ -4,18 +4,13 @@ import torch
 
 from reval import bellman
 from reval.batch import collate
-from reval.bellman import Outcome, Sample
+from reval.bellman import Outcome
 from reval.model import load, policy, sum_by_trajectory
 from reval.objectives import objective, tbrm
+from tests.helpers.passes import sample
 
 PROMPTS = [[3, 4, 13, 5], [6, 7], [8, 14, 9, 3, 5, 6]]
 RESPONSES = [[15, 4, 1], [3, 3, 7, 9, 1], [5]]
-
-
-def sample(n: int, **given: torch.Tensor) -> Sample:
-    """A sample of n trajectories in which everything that is not given is zero, and each has one response token."""
-    zeros = dict.fromkeys(Sample._fields, torch.zeros(n, dtype=torch.float64))
-    return Sample(**{**zeros, "row_N": torch.arange(n), **given})
 
 
 def test_worked_numbers() -> None:
@@ -79,7 +74,7 @@ def outcome(model, ref, target_B: torch.Tensor, name: str = "reval") -> Outcome:
 
 
 def test_against_float64(model_folder, tmp_path) -> None:
-    from tests.conftest import random_model
+    from tests.helpers.archives import random_model
 
     folders = str(model_folder), str(random_model(tmp_path / "ref", seed=2))
     trained, before = (policy(folder, torch.device("cpu")) for folder in folders)

@@ -1,10 +1,7 @@
 """Every objective: numbers worked by hand, and passes of the real trainer against float64, from whole logits."""
 
-import json
 import math
 import statistics
-from dataclasses import asdict
-from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -14,19 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from reval.batch import micro_batches
 from reval.bellman import Sample
 from reval.model import load
 from reval.objectives import objective
-from reval.rollouts import Rollouts
 from reval.trainer import Trainer
-from tests.conftest import random_model
-from tests.reval.test_bellman import sample
-from tests.reval.test_trainer import settings
+from tests.helpers.archives import random_model
+from tests.helpers.passes import BETA, HIGH, LOW, gradients, run_rows, sample
 
 OBJECTIVES = ("reval", "tbrm", "grpo", "reinforce", "tba")
-LOW, HIGH = 0.2, 0.28
-BETA = 0.5
 
 
 def outcome(name: str, given: Sample):
@@ -194,27 +186,6 @@ def draws(updates: list[list[int]]) -> pa.Table:
     )
 
 
-def run(folder: Path, policy: Path, table: pa.Table, drawn: pa.Table, **changes) -> list[dict]:
-    """Runs a pass in several packed micro-batches; gives its rows of `updates`.
-
-    With these moments and no clipping, `exp_avg` of the optimizer's state after one update is the update's gradient.
-    """
-    small = {"micro_batch_tokens": 40, "adam_beta1": 0.0, "max_grad_norm": 1e9, "beta": BETA}
-    how = settings(folder, policy, **{**small, "clip_low": LOW, "clip_high": HIGH, **changes})
-    assert len(micro_batches(Rollouts(table).n_tokens, how.micro_batch_tokens)) >= 3
-    pq.write_table(table, folder / "rollouts.parquet")
-    pq.write_table(drawn, folder / "draws.parquet")
-    (folder / "pass.json").write_text(json.dumps(asdict(how)))
-    Trainer().run_pass(folder)
-    assert json.loads((folder / "result.json").read_text())["batching"] == "packed"
-    return pq.read_table(folder / "updates.parquet").to_pylist()
-
-
-def gradients(folder: Path) -> dict[str, Tensor]:
-    state = load_file(folder / "optimizer.safetensors")
-    return {name.removeprefix("exp_avg."): value for name, value in state.items() if name.startswith("exp_avg.")}
-
-
 def float64(name: str, theta, made: SimpleNamespace) -> list[tuple[Tensor, dict[str, float]]]:
     """The loss of every row, and what `updates` says of it, written out from the formulas."""
     seen = [walk(theta, row) for row in range(N)]
@@ -245,7 +216,7 @@ def float64(name: str, theta, made: SimpleNamespace) -> list[tuple[Tensor, dict[
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_pass_against_float64(name, model_folder, made, tmp_path) -> None:
-    found = run(tmp_path, model_folder, made.table, draws([list(range(N))]), objective=name)
+    found = run_rows(tmp_path, model_folder, made.table, draws([list(range(N))]), objective=name)
     theta = load(str(model_folder), torch.device("cpu")).double()
     expected = float64(name, theta, made)
     for column in expected[0][1]:
@@ -280,7 +251,7 @@ def test_tba_centres_over_the_rows_of_an_update_that_answer_a_prompt(model_folde
     at = made.table.column_names.index("ref_logprob_sum")
     table = made.table.set_column(at, "ref_logprob_sum", sums)
     drawn = draws([[0, 1, 2, 5, 7], [0, 4, 6]])
-    found = run(tmp_path, model_folder, table, drawn, objective="tba", learning_rate=0.0, micro_batch_tokens=16)
+    found = run_rows(tmp_path, model_folder, table, drawn, objective="tba", learning_rate=0.0, micro_batch_tokens=16)
     assert [row["target"] for row in found] == [2, 0, 0, 2, 2, 2, 1, 0]
     residuals, values = (doubles(*(row[name] for row in found)) for name in ("residual", "value_gap"))
     torch.testing.assert_close(residuals, doubles(0.5, 1.5, -0.5, -1.5, 0, -0.5, 0, 0.5), rtol=0, atol=1e-4)
@@ -297,7 +268,7 @@ def test_a_number_that_is_not_finite_stops_the_pass_by_name(model_folder, made, 
         values[row] = [*values[row][:-1], value] if column == "behaviour_logprobs" else value
         table = made.table.set_column(at, column, pa.array(values, made.table[column].type))
         with pytest.raises(FloatingPointError, match=rf"^update 0, trajectory t{row}: (log_ratio|residual|loss) is "):
-            run(tmp_path, model_folder, table, draws([list(range(N))]), objective="grpo")
+            run_rows(tmp_path, model_folder, table, draws([list(range(N))]), objective="grpo")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["draws.parquet", "pass.json", "rollouts.parquet"]
 
 
@@ -310,5 +281,5 @@ def test_a_weight_that_is_not_finite_stops_the_pass_by_name(made, tmp_path, name
     first = next(row for row in range(N) if 16 in responses()[row][:-1])
     (tmp_path / "pass").mkdir()
     with pytest.raises(FloatingPointError, match=f"^update 0, trajectory t{first}: "):
-        run(tmp_path / "pass", folder, made.table, draws([list(range(N))]), objective=name)
+        run_rows(tmp_path / "pass", folder, made.table, draws([list(range(N))]), objective=name)
     assert len(list((tmp_path / "pass").iterdir())) == 3

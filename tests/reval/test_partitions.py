@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from pipeline.children.team import Team
 from pipeline.children.worker import WorkerDied
 from schemas import UserError
-from tests.conftest import environment
-from tests.reval.test_trainer import N, prepare, settings, weights
+from tests.helpers.command import environment
+from tests.helpers.passes import N, prepare, settings, weights
 
 ONE_UPDATE = [list(range(N))]
 TWO_UPDATES = [list(range(N)), [3, 1, 4, 5, 9, 2, 6]]

@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tests.reval.test_trainer import N, run, settings, weights
+from tests.helpers.passes import N, run, settings, weights
 
 # The paper's. Adam's first step is this long wherever there is a gradient.
 STEP = 1e-6

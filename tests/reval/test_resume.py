@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from reval.rollouts import read
 from reval.state import Checkpoint
 from reval.trainer import Trainer
-from tests.conftest import environment
-from tests.reval.test_trainer import N, prepare, settings, weights
+from tests.helpers.command import environment
+from tests.helpers.passes import N, prepare, settings, weights
 
 N_UPDATES, N_KILLS = 60, 10
 

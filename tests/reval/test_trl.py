@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from reval.model import load
 from reval.trainer import Trainer
-from tests.reval.test_objectives import HIGH, LOW, gradients, run
+from tests.helpers.passes import HIGH, LOW, gradients, run_rows
 
 # Three groups of four; the rewards of the last are alike.
 PROMPTS = [[3, 4, 13, 5], [6, 7], [8, 14, 9, 3, 5, 6]]
@@ -102,7 +102,7 @@ def test_grpo_is_that_of_trl(model_folder, rollouts, tmp_path) -> None:
         }
         for row in range(N)
     ]
-    ours = run(tmp_path, model_folder, rollouts, pa.Table.from_pylist(draws), objective="grpo")
+    ours = run_rows(tmp_path, model_folder, rollouts, pa.Table.from_pylist(draws), objective="grpo")
     theirs = trl(tmp_path / "trl", model_folder, rollouts)
     assert theirs.advantages == pytest.approx([(d["reward"] - d["baseline"]) / (d["deviation"] + 1e-4) for d in draws])
     assert pq.read_table(tmp_path / "steps.parquet")["loss"][0].as_py() == pytest.approx(theirs.loss, rel=1e-5)

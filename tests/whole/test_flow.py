@@ -23,7 +23,8 @@ from pipeline.runs.run import open_run
 from pipeline.stages import draw as replay
 from pipeline.stages import evaluate, generate, reference, score, train
 from schemas import TABLES, UserError
-from tests.conftest import REVAL, SMALL, environment, random_model, reval, settings
+from tests.helpers.archives import random_model
+from tests.helpers.command import REVAL, SMALL, environment, reval, settings
 
 UPDATES, DRAWS, FRESH = 3, 40, 12 * 4
 

@@ -8,7 +8,7 @@ from flows.cli.errors import one_line
 from pipeline.archive.store import Store
 from pipeline.query import db
 from pipeline.upkeep import check
-from tests.pipeline.archive.test_store import references, verdicts
+from tests.helpers.archives import references, verdicts
 
 N_SHARDS, N_ROWS, STEP_KB = 30, 20, 8
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.soak import Soak
 from pipeline.archive.store import Store
-from tests.conftest import environment
+from tests.helpers.command import environment
 
 
 def test_killed_at_random_moments_it_ends_as_if_nobody_had(home, tmp_path) -> None:

@@ -20,7 +20,7 @@ from pipeline.archive.store import Store
 from pipeline.query import db
 from pipeline.runs.run import open_run
 from schemas import UserError
-from tests.conftest import environment, invoke, refused
+from tests.helpers.command import environment, invoke, refused
 
 # Goes on with a run, in a process of its own, until its standard input ends.
 HOLD = """

@@ -23,7 +23,7 @@ from pipeline.replay import draws
 from pipeline.upkeep import compaction
 from pipeline.upkeep.repeat import repeat
 from schemas import TABLES, UserError, digest
-from tests.conftest import environment, invoke, refused
+from tests.helpers.command import environment, invoke, refused
 
 # What changed since 0.1, from this schema back to that: tables and columns that were not there, columns that were never
 # null, and one that is no more.

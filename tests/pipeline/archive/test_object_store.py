@@ -29,7 +29,7 @@ from pipeline.stages import draw as replay
 from pipeline.stages import generate, reference, score, train
 from pipeline.upkeep.repeat import repeat
 from schemas import TABLES, UserError
-from tests.conftest import environment, invoke, refused, reval
+from tests.helpers.command import environment, invoke, refused, reval
 
 BUCKET = "archives"
 

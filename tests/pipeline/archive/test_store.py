@@ -2,7 +2,6 @@
 
 import json
 
-import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
@@ -13,38 +12,12 @@ from pipeline.query import db
 from pipeline.query import states as versions
 from pipeline.upkeep import check
 from schemas import SchemaError, UserError
+from tests.helpers.archives import references, verdicts
 
 
 @pytest.fixture
 def store(tmp_path) -> Store:
     return Store.create(tmp_path / "archive")
-
-
-def references(*names: str) -> pa.Table:
-    return pa.table(
-        {
-            "trajectory_id": list(names),
-            "reference_id": ["r"] * len(names),
-            "ref_logprob_sum": [-1.0] * len(names),
-            "ref_value": [1.0] * len(names),
-            "pass_id": [None] * len(names),
-            "precision": ["float32"] * len(names),
-        }
-    )
-
-
-def verdicts(*names: str) -> pa.Table:
-    return pa.table(
-        {
-            "trajectory_id": list(names),
-            "verifier_id": ["v"] * len(names),
-            "verdict": ["wrong"] * len(names),
-            "reward": [0.0] * len(names),
-            "extracted_answer": pa.array([None] * len(names), pa.string()),
-            "seconds": [0.0] * len(names),
-            "iteration": [1] * len(names),
-        }
-    )
 
 
 def names(store: Store, table: str) -> list[str]:

@@ -22,7 +22,7 @@ from pipeline.stages.score import verdicts
 from pipeline.verifiers import verifier
 from pipeline.verifiers.reading import MAX_EXTRACTED_CHARACTERS
 from schemas import UserError
-from tests.conftest import environment
+from tests.helpers.command import environment
 from tests.pipeline.verifiers.hostile import CODE, TEXT, share
 
 SECONDS = 1.0

@@ -10,7 +10,7 @@ from pipeline.recipes.config import Generate
 from pipeline.stages import generate
 from reval.trainer import Trainer
 from schemas import UserError
-from tests.conftest import random_model
+from tests.helpers.archives import random_model
 
 PROMPTS = [[4, 5, 13, 6, 7, 15], [8, 9, 14, 10], [11, 12, 13, 3, 3, 15, 18]]
 EOS = 1

@@ -11,7 +11,8 @@ from pipeline.archive.store import Store
 from pipeline.exchange import import_archive
 from pipeline.query import db
 from schemas import TABLES
-from tests.conftest import edit, invoke, refused
+from tests.helpers.archives import edit
+from tests.helpers.command import invoke, refused
 
 
 @pytest.fixture

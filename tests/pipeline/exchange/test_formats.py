@@ -13,14 +13,9 @@ from flows.cli.exchange import RolloutFormat
 from pipeline.exchange import formats
 from pipeline.exchange.formats import BadRow, Columns, Reject, Row, files, names, values
 from schemas import UserError
+from tests.helpers.files import lines, trace
 
 COLUMNS = Columns({})
-
-
-def lines(path: Path, *rows: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"".join(r if isinstance(r, bytes) else json.dumps(r).encode() + b"\n" for r in rows))
-    return path
 
 
 def read(path: Path) -> list[Row | Reject]:
@@ -400,39 +395,3 @@ class TestRollouts:
         assert (r.problem, r.text) == ("2+2", "4")
         with pytest.raises(BadRow, match="no column 'answer_text'; it has 'q', 'out'"):
             list(formats.ROLLOUTS["rows"].rollouts(row, Columns({"response": "answer_text"}), "x.jsonl"))
-
-
-def trace() -> dict:
-    """A verifiers v1 trace of one turn, with the fields of TRACE_VERSION 1 that matter and some that do not."""
-
-    def node(parent: int | None, role: str, content: str, ids: list[int], **more: object) -> dict:
-        said = {"role": role, "content": content}
-        return {"parent": parent, "message": said, "sampled": False, "token_ids": ids, "mask": [False] * len(ids), **more}
-
-    sampled = {"sampled": True, "mask": [False, True, True], "logprobs": [-0.5, -0.25]}
-    return {
-        "version": 1,
-        "id": "5f0c",
-        "task": {"type": "MathTask", "data": {"idx": 3, "prompt": "2+2", "answer": "4"}, "key": None, "hash": "ab"},
-        "agent": {"config": {"model": "Qwen/Qwen3-0.6B", "sampling": None}, "name": "agent", "trainable": True},
-        "nodes": [
-            node(None, "system", "Be brief.", [10]),
-            node(0, "user", "2+2", [11, 12]),
-            node(1, "assistant", "4", [13, 14, 15], **sampled),
-        ],
-        "calls": [
-            {
-                "node": 2,
-                "model": "Qwen/Qwen3-0.6B",
-                "sampling": {"temperature": 0.7, "max_tokens": 64},
-                "finish_reason": "length",
-                "error": None,
-            }
-        ],
-        "rewards": {"correct": {"score": 1.0, "weight": 1.0}, "format": {"score": 0.5, "weight": 0.2}, "judge": None},
-        "metrics": {"num_turns": 1.0},
-        "info": {"kind": "train", "ship": {"step": 12, "time": 1.0}},
-        "is_completed": True,
-        "ok": True,
-        "errors": [],
-    }

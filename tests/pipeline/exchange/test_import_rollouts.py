@@ -22,8 +22,9 @@ from pipeline.stages import draw as replay
 from pipeline.stages import evaluate, generate, reference, train
 from schemas import TABLES, UserError
 from schemas.enums import Split
-from tests.conftest import SMALL, random_model, reval
-from tests.pipeline.exchange.test_formats import lines, trace
+from tests.helpers.archives import random_model
+from tests.helpers.command import SMALL, reval
+from tests.helpers.files import lines, trace
 
 POLICIES = ("6b_finetuning", "175b_verification")
 

@@ -27,8 +27,9 @@ from pipeline.upkeep.compaction import compact
 from pipeline.upkeep.repeat import repeat
 from schemas import TABLES, UserError
 from schemas.enums import Split
-from tests.conftest import QUICK, SUMS, edit, random_model, run_iteration, run_pass
-from tests.pipeline.exchange.test_formats import lines
+from tests.helpers.archives import SUMS, edit, random_model, run_iteration, run_pass
+from tests.helpers.command import QUICK
+from tests.helpers.files import lines
 
 BROUGHT = ("prompts", "policies", "trajectories", "responses", "verdicts")
 # All that a rollout is, without what it and its policy are called.

@@ -5,7 +5,7 @@ import pytest
 from pipeline.archive.store import Store
 from pipeline.query import db, readonly
 from schemas import TABLES, UserError
-from tests.conftest import invoke, refused
+from tests.helpers.command import invoke, refused
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 from pipeline.archive.store import Store
 from pipeline.query import db, lineage
 from pipeline.query import states as versions
-from tests.conftest import REVAL, environment, invoke, refused
-from tests.pipeline.query.test_views import draws, plant
+from tests.helpers.archives import draws, plant
+from tests.helpers.command import REVAL, environment, invoke, refused
 
 
 def tree(policy_id: str, *words: str) -> list[str]:

@@ -11,7 +11,8 @@ from pipeline.runs.run import open_run
 from pipeline.stages import draw as replay
 from pipeline.upkeep.repeat import repeat
 from schemas import TABLES, UserError
-from tests.conftest import edit, invoke, refused
+from tests.helpers.archives import edit
+from tests.helpers.command import invoke, refused
 
 AFTER_FIRST = {"trajectories": 48, "verdicts": 48, "passes": 1, "prompts": 450, "draws": 128}
 

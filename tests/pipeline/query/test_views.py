@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from pipeline import recipes
@@ -14,25 +13,8 @@ from pipeline.archive.store import Store
 from pipeline.query import db
 from pipeline.runs.run import open_run
 from pipeline.stages import draw as replay
-from schemas import TABLES
-from tests.conftest import invoke
-
-# A value for a column that may not be null and that a test does not care about.
-ANY = {pa.string(): "x", pa.int64(): 0, pa.float64(): 0.0, pa.timestamp("us", tz="UTC"): datetime(2026, 1, 1, tzinfo=UTC)}
-
-
-def plant(store: Store, name: str, *rows: dict[str, Any]) -> None:
-    """Adds rows to a table; columns they leave out are null, or any value where null is not allowed."""
-    columns = TABLES[name].columns
-    blank = {c.name: None if c.null else next(iter(c.enum)) if c.enum else ANY[c.type] for c in columns}
-    store.write(f"planted/{name}", {name: pa.Table.from_pylist([{**blank, **row} for row in rows], TABLES[name].schema)})
-
-
-def draws(pass_id: str, update: int, *rows: tuple) -> Iterator[dict[str, Any]]:
-    """Rows of draws: trajectory, source, age in iterations, weight, reward."""
-    names = ("trajectory_id", "source", "age_iterations", "weight", "reward")
-    for slot, row in enumerate(rows):
-        yield {"pass_id": pass_id, "update": update, "slot": slot, "rule": "fifo", **dict(zip(names, row, strict=True))}
+from tests.helpers.archives import draws, plant
+from tests.helpers.command import invoke
 
 
 def residuals(pass_id: str, update: int, *values: float) -> Iterator[dict[str, Any]]:

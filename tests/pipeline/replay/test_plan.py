@@ -15,7 +15,8 @@ from pipeline.recipes.config import RULES, Keep
 from pipeline.replay import plan
 from pipeline.replay.schedule import n_fresh
 from pipeline.runs import costs
-from tests.conftest import environment, invoke, random_model, refused
+from tests.helpers.archives import random_model
+from tests.helpers.command import environment, invoke, refused
 
 CUSTOM = {"replay.custom.weight": "1 + reward"}
 # 16 rollouts an iteration, two updates of 16.

@@ -25,7 +25,8 @@ from pipeline.runs.run import Run, open_run
 from pipeline.upkeep import check
 from pipeline.upkeep.repeat import repeat
 from schemas import UserError
-from tests.conftest import edit, invoke, refused, run_iteration
+from tests.helpers.archives import edit, run_iteration
+from tests.helpers.command import invoke, refused
 
 N = 6
 ALL = [f"arithmetic-{i:04d}" for i in range(1, N + 1)]

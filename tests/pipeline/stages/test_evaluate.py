@@ -19,7 +19,8 @@ from pipeline.runs.run import check, open_run
 from pipeline.stages import evaluate
 from schemas import UserError
 from schemas.enums import Split
-from tests.conftest import invoke, random_model, refused
+from tests.helpers.archives import random_model
+from tests.helpers.command import invoke, refused
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "benchmarks"
 # Questions of the model's own kind, whose answers are a digit.

@@ -13,7 +13,8 @@ from pipeline.query import db
 from pipeline.runs.report import end
 from pipeline.runs.run import open_run
 from pipeline.upkeep.repeat import repeat
-from tests.conftest import SUMS, edit, invoke, refused, run_iteration
+from tests.helpers.archives import SUMS, edit, run_iteration
+from tests.helpers.command import invoke, refused
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,8 @@ from pipeline.stages.evaluate import evaluate
 from pipeline.verifiers import REWARDS, math, verifier
 from schemas import UserError
 from schemas.enums import Verdict
-from tests.conftest import SUMS, edit, invoke, refused, run_iteration
+from tests.helpers.archives import SUMS, edit, run_iteration
+from tests.helpers.command import invoke, refused
 
 KEY = "SELECT count(*), count(DISTINCT (trajectory_id, verifier_id)) FROM verdicts"
 

@@ -21,7 +21,8 @@ from reval import attention
 from reval.batch import collate
 from reval.model import Policy
 from reval.trainer import Trainer
-from tests.conftest import invoke, refused, run_pass
+from tests.helpers.archives import run_pass
+from tests.helpers.command import invoke, refused
 
 pytestmark = pytest.mark.usefixtures("warm")
 

@@ -28,7 +28,8 @@ from pipeline.stages import evaluate, generate, reference, score, train
 from pipeline.upkeep import check
 from pipeline.upkeep.check import Kind
 from schemas import TABLES, UserError, digest
-from tests.conftest import edit, environment, invoke, refused
+from tests.helpers.archives import edit
+from tests.helpers.command import environment, invoke, refused
 
 CHECKS = sorted(db.PIPELINE.glob("upkeep/sql/checks/*.sql"))
 

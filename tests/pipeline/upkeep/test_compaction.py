@@ -16,7 +16,7 @@ from pipeline.query import states as versions
 from pipeline.upkeep import compaction
 from pipeline.upkeep.repeat import repeat
 from schemas import TABLES, UserError
-from tests.conftest import REVAL, environment, invoke, refused
+from tests.helpers.command import REVAL, environment, invoke, refused
 
 DATA = [name for name in TABLES if name not in NAMES]
 
