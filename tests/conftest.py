@@ -2,6 +2,10 @@
 
 import os
 import shutil
+import signal
+import socket
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +17,7 @@ from pipeline.children.worker import Worker
 from pipeline.engines.base import EngineProcess
 from pipeline.runs.processes import Processes
 from tests.helpers.archives import SUMS, random_model, run_iteration, run_pass
-from tests.helpers.command import QUICK, reval, settings
+from tests.helpers.command import QUICK, REVAL, environment, reval, settings
 
 # Two processes run the tests, and theirs as many threads as there are cores each: they would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,10 +33,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """`reval up`, a Prefect server for all tests that run a flow. Where its flows run, importing vLLM raises.
+
+    `env` is what a command needs to use it, `log` what it printed, `process` and `port` its own.
+    """
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "vllm").mkdir()
+    (folder / "vllm" / "__init__.py").write_text("raise ImportError('no vllm here')")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ours = environment(folder)
+    env = {**ours, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_HOME": str(folder / "prefect")}
+    log = folder / "up.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*REVAL, "up", "--port", str(port)],
+            cwd=folder,
+            env={**env, "PYTHONPATH": os.pathsep.join([str(folder), ours["PYTHONPATH"]])},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + 120
+    while "serves reval/iterate and reval/retrain" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+    yield SimpleNamespace(env=env, log=log, process=process, port=port)
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory, served: SimpleNamespace) -> Path:
     """A user's folder, where `reval iterate` has run two iterations with vLLM under Prefect. Tests only read it."""
     folder = tmp_path_factory.mktemp("home")
-    reval("iterate", "--iterations", "2", *settings(), cwd=folder)
+    reval("iterate", "--iterations", "2", *settings(), cwd=folder, env=served.env)
     return folder
 
 

@@ -1,7 +1,7 @@
 """The real command, with real vLLM under a real Prefect server: what comes out is whole and fits together."""
 
+import io
 import json
-import os
 import shutil
 import signal
 import socket
@@ -13,18 +13,19 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.soak import Soak
 from pipeline import recipes
 from pipeline.archive.store import Store
 from pipeline.children.pool import Outcome, Pool
 from pipeline.engines.check import WrongWeights
 from pipeline.query import db
-from pipeline.runs.report import end
+from pipeline.runs.report import end, iterations
 from pipeline.runs.run import open_run
 from pipeline.stages import draw as replay
 from pipeline.stages import evaluate, generate, reference, score, train
 from schemas import TABLES, UserError
-from tests.helpers.archives import random_model
-from tests.helpers.command import REVAL, SMALL, environment, reval, settings
+from tests.helpers.archives import random_model, run_iteration
+from tests.helpers.command import REVAL, SMALL, environment, invoke, refused, reval, settings
 
 UPDATES, DRAWS, FRESH = 3, 40, 12 * 4
 
@@ -137,34 +138,30 @@ def test_splits_share_no_problem(home) -> None:
     assert ask(home, "SELECT count(*) FROM evaluations JOIN prompts USING (prompt_id) WHERE split <> 'heldout'") == [(0,)]
 
 
-def test_sql_formats(home, tmp_path) -> None:
+def test_sql_formats(home) -> None:
     import polars as pl
 
     statement = (
         "SELECT iteration, count(*) AS n, avg(reward) AS reward FROM rollouts GROUP BY iteration ORDER BY iteration"
     )
-    csv = reval("sql", "--format", "csv", statement, cwd=home).stdout
+    where = ("--archive", str(home / "archive"))
+    csv = invoke("sql", "--format", "csv", statement, *where).stdout
     assert csv.splitlines()[0] == "iteration,n,reward"
     assert [line.split(",")[:2] for line in csv.splitlines()[1:]] == [["1", str(FRESH)], ["2", str(FRESH)]]
-    lines = reval("sql", "--format", "json", statement, cwd=home).stdout.splitlines()
+    lines = invoke("sql", "--format", "json", statement, *where).stdout.splitlines()
     assert [json.loads(line)["n"] for line in lines] == [FRESH, FRESH]
-    out = subprocess.run(
-        [*REVAL, "sql", "--format", "parquet", statement],
-        cwd=home,
-        env=environment(home),
-        capture_output=True,
-        check=True,
-    )
-    (tmp_path / "x.parquet").write_bytes(out.stdout)
-    assert pl.read_parquet(tmp_path / "x.parquet")["n"].to_list() == [FRESH, FRESH]
-    assert str(FRESH) in reval("sql", statement, cwd=home).stdout
-    twice = reval("sql", "SELECT count(*), count(*) FROM runs", cwd=home).stdout.split()
+    # Into a pipe, as a user would: what is printed is the answer's bytes and nothing else.
+    command = [*REVAL, "sql", "--format", "parquet", statement]
+    out = subprocess.run(command, cwd=home, env=environment(home), capture_output=True, check=True)
+    assert pl.read_parquet(io.BytesIO(out.stdout))["n"].to_list() == [FRESH, FRESH]
+    assert str(FRESH) in invoke("sql", statement, *where).stdout
+    twice = invoke("sql", "SELECT count(*), count(*) FROM runs", *where).stdout.split()
     assert twice[:2] == ["count_star()"] * 2
     assert twice[2] == twice[3]
 
 
 def test_status(home) -> None:
-    out = reval("status", cwd=home).stdout
+    out = invoke("status", "--archive", str(home / "archive")).stdout
     assert "arithmetic-0002" in out
     assert "trajectories" in out
 
@@ -190,52 +187,34 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
-def test_mistakes_end_with_one_line_and_code_2(home, words, message) -> None:
+def test_mistakes_end_with_one_line_and_code_2(home, words, message, monkeypatch) -> None:
+    monkeypatch.chdir(home)
     before = Store(home / "archive").versions()
-    done = reval(*words, cwd=home, code=2)
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert message in refused(*words)
     assert Store(home / "archive").versions() == before
     assert not (home / "missing").exists()
 
 
+def test_the_command_as_a_process_ends_with_one_line_and_code_2(home) -> None:
+    done = reval("iterate", "--recipe", "arithmetik", cwd=home, code=2)
+    assert done.stderr.strip().splitlines() == [refused("iterate", "--recipe", "arithmetik")]
+
+
 @pytest.mark.parametrize(("key", "old", "new"), [("train.beta", 1.0, 0.5), ("prompts.seed", 0, 3), ("policy.seed", 0, 3)])
-def test_other_settings_under_the_same_name_are_refused(home, key, old, new) -> None:
+def test_other_settings_under_the_same_name_are_refused(home, key, old, new, monkeypatch) -> None:
+    monkeypatch.chdir(home)
     before = Store(home / "archive").versions()
-    done = reval("iterate", "--run", "arithmetic", *settings(**{key: new}), cwd=home, code=2)
-    assert f"run arithmetic: {key} {old} → {new} since it began; choose another run name" in done.stderr
+    said = refused("iterate", "--run", "arithmetic", *settings(**{key: new}))
+    assert f"run arithmetic: {key} {old} → {new} since it began; choose another run name" in said
     assert Store(home / "archive").versions() == before, "no questions of the other seed, no other base policy"
 
 
-def test_port_in_use(home) -> None:
+def test_port_in_use() -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        done = reval("up", "--port", str(port), cwd=home, code=2)
-    assert f"port {port} cannot be used" in done.stderr
-
-
-def test_retrain_needs_no_engine(home, tmp_path) -> None:
-    """In an environment where importing vllm raises, a new policy comes of archived rollouts, and no new rollout."""
-    (tmp_path / "vllm").mkdir()
-    (tmp_path / "vllm" / "__init__.py").write_text("raise ImportError('no vllm here')")
-    path = os.pathsep.join([str(tmp_path), environment(home)["PYTHONPATH"]])
-    probe = [sys.executable, "-c", "import vllm"]
-    assert subprocess.run(probe, env={**environment(home), "PYTHONPATH": path}, capture_output=True).returncode != 0
-    before = ask(home, "SELECT count(*) FROM trajectories")
-    whole = settings(**{"replay.window_trajectories": "all"})  # the flow's default, which the small run's own overrides
-    reval("retrain", "--passes", "2", "--run", "again", *whole, cwd=home, env={"PYTHONPATH": path})
-    assert ask(home, "SELECT count(*) FROM trajectories") == before
-    assert ask(home, "SELECT policy_id, parent_id FROM policies WHERE run_id = 'again' ORDER BY 1")[1] == (
-        "again-0002",
-        "again-0001",
-    )
-    drawn = ask(
-        home, "SELECT source, count(*), count(DISTINCT trajectory_id) FROM draws WHERE pass_id LIKE 'again-%' GROUP BY 1"
-    )
-    assert drawn[0][:2] == ("replay", 2 * UPDATES * DRAWS)
-    assert drawn[0][2] > 72, "the whole archive, not the recipe's window"
+        assert f"port {port} cannot be used" in refused("up", "--port", str(port))
 
 
 @pytest.fixture
@@ -280,22 +259,44 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_killed_and_run_again(killed, base) -> None:
-    """kill -9 in mid-run; the same command goes on with the same run, loses no committed row and repeats none."""
+def test_killed_and_run_again(killed, base, warm, tmp_path_factory) -> None:
+    """kill -9 in mid-run; the same request goes on with the same run, loses no committed row and repeats none.
+
+    It goes on in this process, without Prefect: what is done is read from the archive. In the end every row of every table
+    is the one of a run that nobody disturbed.
+    """
     kept = ask(killed, "SELECT trajectory_id FROM trajectories ORDER BY 1")
-    done = reval("iterate", "--iterations", "2", *settings(**{"runtime.engine": "transformers", **base}), cwd=killed)
-    assert "run arithmetic goes on at iteration 2" in done.stderr
+    config = recipes.load("arithmetic", {**SMALL, "runtime.engine": "transformers", **base}, iterations=2)
+
+    def go_on(archive: Path) -> int:
+        with open_run("iterate", config, archive) as run:
+            first = run.next_iteration()
+            assert run.run_id == "arithmetic" or first == 1
+            evaluate.evaluate(run, 0)
+            for i in iterations(run):
+                run_iteration(run, i)
+                evaluate.evaluate(run, i)
+        return first
+
+    assert go_on(killed / "archive") == 2
     assert ask(killed, "SELECT trajectory_id FROM trajectories ORDER BY 1") == kept
     assert ask(killed, "SELECT run_id, max(iteration) FROM progress GROUP BY 1") == [("arithmetic", 2)]
     for name, table in TABLES.items():
         key = ", ".join(f'"{column}"' for column in table.key)
         assert ask(killed, f'SELECT {key} FROM "{name}" GROUP BY {key} HAVING count(*) > 1') == [], name
-    again = reval("iterate", "--iterations", "2", "--run", "arithmetic", *settings(**base), cwd=killed)
-    assert "run arithmetic has its 2 iterations" in again.stderr
     # What was interrupted has no wall time of its own, and so no overhead; least of all a negative one.
     overheads = dict(ask(killed, "SELECT iteration, seconds_overhead FROM progress WHERE iteration > 0"))
     assert overheads[1] > 0
     assert overheads[2] is None
+    calm = tmp_path_factory.mktemp("calm")
+    go_on(calm / "archive")
+    soak = Soak(tmp_path_factory.mktemp("soak"), 0, 2, [], 0, set())
+    (soak.calm / "archive").symlink_to(calm / "archive")
+    (soak.storm / "archive").symlink_to(killed / "archive")
+    assert all(line.endswith("the same") for line in soak.compare())
+    assert soak.problems == []
+    with open_run("iterate", config, killed / "archive", name="arithmetic") as run:
+        assert run.next_iteration() == 3, "it has its two iterations"
 
 
 def test_asking_for_more_goes_on_with_the_same_run(tmp_path) -> None:
@@ -378,75 +379,72 @@ def test_an_engine_with_other_weights_is_found_out(tmp_path, warm) -> None:
         assert ask(tmp_path, "SELECT count(*) FROM trajectories") == [(FRESH,)]
 
 
-def test_prefect_deployment(home, tmp_path) -> None:
-    """`reval up` in one terminal, `prefect deployment run reval/retrain --watch` in another; Ctrl-C stops all of it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = {
-        **environment(tmp_path),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-    }
+def test_prefect_deployment(home, served, tmp_path) -> None:
+    """`prefect deployment run reval/retrain --watch` beside `reval up`, where importing vLLM raises: none is wanted."""
     shutil.copytree(home / "archive", tmp_path / "archive")
-    log = tmp_path / "up.log"
-    with log.open("w") as output:
-        up = subprocess.Popen(
-            [*REVAL, "up", "--port", str(port)], cwd=home, env=env, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + 90
-        while "serves reval/iterate and reval/retrain" not in log.read_text():
-            assert up.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
 
-        def deployed(name: str, **parameters: object) -> subprocess.CompletedProcess[str]:
-            words = [word for key, value in parameters.items() for word in ("-p", f"{key}={json.dumps(value)}")]
-            command = [sys.executable, "-m", "prefect", "deployment", "run", f"reval/{name}", "--watch", *words]
-            return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=300)
+    def deployed(name: str, **parameters: object) -> subprocess.CompletedProcess[str]:
+        words = [word for key, value in parameters.items() for word in ("-p", f"{key}={json.dumps(value)}")]
+        command = [sys.executable, "-m", "prefect", "deployment", "run", f"reval/{name}", "--watch", *words]
+        return subprocess.run(command, cwd=home, env=served.env, capture_output=True, text=True, timeout=300)
 
-        done = deployed("retrain", passes=1, run="deployed", overrides=SMALL, archive=str(tmp_path / "archive"))
-        assert done.returncode == 0, done.stdout + done.stderr + log.read_text()
-        assert ask(tmp_path, "SELECT count(*) FROM policies WHERE run_id = 'deployed'") == [(1,)]
-        quick = {**SMALL, "runtime.engine": "transformers"}  # vLLM made what it goes on from
-        done = deployed("iterate", iterations=3, run="arithmetic", overrides=quick, archive=str(tmp_path / "archive"))
-        assert done.returncode == 0, done.stdout + done.stderr + log.read_text()
-        third = "SELECT reference_id, parent_id FROM passes WHERE run_id = 'arithmetic' AND iteration = 3"
-        assert ask(tmp_path, third) == [("arithmetic-0002", "arithmetic-0002")], (
-            "the reference is reset every 2 iterations"
-        )
-        refused = deployed("iterate", iterations=0)
-        assert refused.returncode == 1
-        assert "0 is less than the minimum of 1" in " ".join((refused.stdout + refused.stderr).split())
-        seen = json.loads(
-            subprocess.run(
-                [sys.executable, "-c", SEEN], cwd=home, env=env, capture_output=True, text=True, check=True, timeout=60
-            ).stdout
-        )
-        assert seen["retrain-arithmetic"] == {"run": "deployed", "tasks": ["draw-1", "reference-1", "train-1"]}
-        stages = ["draw-3", "evaluate-0", "evaluate-3", "generate-3", "reference-3", "score-3", "train-3"]
-        assert seen["iterate-arithmetic"] == {"run": "arithmetic", "tasks": stages}
-    finally:
-        up.send_signal(signal.SIGINT)
-        code = up.wait(60)
-    assert code == 0, log.read_text()
-    assert "Traceback" not in log.read_text()
+    before = ask(tmp_path, "SELECT count(*) FROM trajectories")
+    # The whole archive is the flow's own default, which the small run's settings override.
+    whole = {**SMALL, "replay.window_trajectories": "all"}
+    archive = str(tmp_path / "archive")
+    done = deployed("retrain", passes=2, run="deployed", overrides=whole, archive=archive)
+    assert done.returncode == 0, done.stdout + done.stderr + served.log.read_text()
+    assert ask(tmp_path, "SELECT policy_id, parent_id FROM policies WHERE run_id = 'deployed' ORDER BY 1")[1] == (
+        "deployed-0002",
+        "deployed-0001",
+    )
+    assert ask(tmp_path, "SELECT count(*) FROM trajectories") == before
+    drawn = ask(
+        tmp_path,
+        "SELECT source, count(*), count(DISTINCT trajectory_id) FROM draws WHERE pass_id LIKE 'deployed-%' GROUP BY 1",
+    )
+    assert drawn[0][:2] == ("replay", 2 * UPDATES * DRAWS)
+    assert drawn[0][2] > 72, "the whole archive, not the recipe's window"
+    quick = {**SMALL, "runtime.engine": "transformers"}  # vLLM made what it goes on from
+    done = deployed("iterate", iterations=3, run="arithmetic", overrides=quick, archive=archive)
+    assert done.returncode == 0, done.stdout + done.stderr + served.log.read_text()
+    third = "SELECT reference_id, parent_id FROM passes WHERE run_id = 'arithmetic' AND iteration = 3"
+    assert ask(tmp_path, third) == [("arithmetic-0002", "arithmetic-0002")], "the reference is reset every 2 iterations"
+    seen = json.loads(
+        subprocess.run(
+            [sys.executable, "-c", SEEN], cwd=home, env=served.env, capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+    )
+    assert "0 is less than the minimum of 1" in seen["refused"]
+    tasks = [f"{stage}-{i}" for i in (1, 2) for stage in ("draw", "reference", "train")]
+    assert seen["runs"]["deployed"] == sorted(tasks)
+    stages = ["draw-3", "evaluate-0", "evaluate-3", "generate-3", "reference-3", "score-3", "train-3"]
+    assert seen["runs"]["arithmetic"] == stages
+    assert "generate-2" in seen["runs"]["None"], "the run of the plain command is in the same history"
+    served.process.send_signal(signal.SIGINT)  # Ctrl-C stops all of it
+    assert served.process.wait(60) == 0, served.log.read_text()
+    assert "Traceback" not in served.log.read_text()
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", port))  # the server is gone
+        probe.bind(("127.0.0.1", served.port))  # the server is gone
 
 
+# By the flow's parameter `run`: its tasks. And what the server says to a parameter that cannot be one.
 SEEN = """
 import json
 from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectHTTPStatusError
 with get_client(sync_client=True) as client:
-    tasks = client.read_task_runs()
-    print(json.dumps({
-        run.name: {
-            "run": run.parameters["run"],
-            "tasks": sorted(task.name for task in tasks if task.flow_run_id == run.id),
-        }
+    iterate = client.read_deployment_by_name("reval/iterate")
+    try:
+        client.create_flow_run_from_deployment(iterate.id, parameters={"iterations": 0})
+        refused = "it was not"
+    except PrefectHTTPStatusError as error:
+        refused = error.response.text
+    tasks = client.read_task_runs(limit=200)
+    runs = {
+        str(run.parameters["run"]): sorted(task.name for task in tasks if task.flow_run_id == run.id)
         for run in client.read_flow_runs()
-    }))
+    }
+    print(json.dumps({"refused": refused, "runs": runs}))
 """

@@ -1,27 +1,7 @@
-"""The soak of benchmarks/soak.py in short, and that it would notice."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""That benchmarks/soak.py would notice. The soak itself is `make soak`; test_flow.py kills a run once and compares as it does."""
 
 from benchmarks.soak import Soak
 from pipeline.archive.store import Store
-from tests.helpers.command import environment
-
-
-def test_killed_at_random_moments_it_ends_as_if_nobody_had(home, tmp_path) -> None:
-    base = next((home / "archive" / "weights").glob("arithmetic-base-*"))
-    command = [sys.executable, "-m", "benchmarks.soak", "--kills", "1", "--iterations", "2", "--seed", "3"]
-    done = subprocess.run(
-        [*command, "--base", base, "--folder", tmp_path / "soak"],
-        cwd=Path(__file__).parents[2],
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 kills" in done.stdout
 
 
 def test_it_would_notice(home, tmp_path) -> None:
