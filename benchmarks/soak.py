@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,7 @@ from flows import server
 from pipeline.archive.layout import MARKER, is_shard
 from pipeline.archive.store import Store
 from pipeline.query import db
+from pipeline.stages.order import STAGES
 from reval.weights import weights_digest
 from schemas import TABLES
 
@@ -54,7 +56,8 @@ CHILDREN = {
 }
 # For a model this small two threads mostly wait for each other; where the cores are shared, for minutes.
 THREADS = {"OMP_NUM_THREADS": "1"}
-STAGES = ["generate", "score", "draw", "reference", "train", "evaluate", "iteration", "generate"]
+FIRST, *_ = STAGES
+NEXT = dict(pairwise([*STAGES, "iteration", FIRST]))  # what a run is at, by what it has ended
 # Where a change says that something is going on, and up to how many changes are waited for: the first tables of shards
 # that span several, any table, weights.
 PLACES = [
@@ -189,7 +192,7 @@ class Soak:
             return "evaluate"  # the base policy
         if ended == ("iteration", self.n_iterations):
             return "end"
-        return STAGES[STAGES.index(ended[0]) + 1] if ended[1] else "generate"
+        return NEXT[ended[0]] if ended[1] else FIRST
 
     def judge(self, log: Path, targets: list[str], code: int) -> None:
         """Says how a flow ended that was not killed itself: by itself, or in one line because a child of it was."""

@@ -9,7 +9,7 @@ from flows.cli.errors import errors_on_one_line
 from flows.tasks import draw, evaluate, generate, reference, score, train
 from pipeline.archive.layout import ARCHIVE
 from pipeline.recipes import Overrides, load
-from pipeline.runs.report import iterations as each_iteration
+from pipeline.runs.loop import iterations as each_iteration
 from pipeline.runs.run import open_run
 from schemas.ids import NAME_PATTERN
 

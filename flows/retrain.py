@@ -10,7 +10,7 @@ from flows.tasks import draw, reference, train
 from pipeline.archive.layout import ARCHIVE
 from pipeline.exchange.join import bring_archives
 from pipeline.recipes import RETRAIN, Overrides, load
-from pipeline.runs.report import iterations as each_pass
+from pipeline.runs.loop import iterations as each_pass
 from pipeline.runs.run import open_run
 from schemas.ids import NAME_PATTERN
 

@@ -6,12 +6,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from pipeline.stages import draw as replaying
-from pipeline.stages import evaluate as evaluating
-from pipeline.stages import generate as generating
-from pipeline.stages import reference as referencing
-from pipeline.stages import score as scoring
-from pipeline.stages import train as training
+from pipeline.stages.order import STAGES
 
 
 def stage(function: Callable[..., None]) -> Any:
@@ -20,9 +15,4 @@ def stage(function: Callable[..., None]) -> Any:
     return task(name=name, task_run_name=name + "-{iteration}", cache_policy=NO_CACHE, persist_result=False)(function)
 
 
-generate = stage(generating.generate)
-score = stage(scoring.score)
-draw = stage(replaying.draw)
-reference = stage(referencing.reference)
-train = stage(training.train)
-evaluate = stage(evaluating.evaluate)
+generate, score, draw, reference, train, evaluate = map(stage, STAGES.values())

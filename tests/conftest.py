@@ -118,7 +118,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, children: dict[str, Callab
     `archive` is its folder, `settings` what its runs were begun with, `first` the snapshot that ended iteration 1.
     """
     from pipeline import recipes
-    from pipeline.runs.report import end
+    from pipeline.runs.loop import end
     from pipeline.runs.run import open_run
     from pipeline.stages import evaluate
 

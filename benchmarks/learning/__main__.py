@@ -26,20 +26,15 @@ from pipeline.archive.store import Store
 from pipeline.progress import ConsoleHandler, log
 from pipeline.recipes import load
 from pipeline.recipes.config import Config
+from pipeline.runs.loop import iterations
 from pipeline.runs.processes import Processes
-from pipeline.runs.report import iterations
 from pipeline.runs.run import Busy, open_run
-from pipeline.stages.draw import draw
 from pipeline.stages.evaluate import evaluate
-from pipeline.stages.generate import generate
-from pipeline.stages.reference import reference
-from pipeline.stages.score import score
-from pipeline.stages.train import train
+from pipeline.stages.order import STAGES
 from pipeline.upkeep.compaction import compact
 from schemas import UserError
 
 QUICK_ITERATIONS = 8
-STAGES = (generate, score, draw, reference, train, evaluate)
 
 
 @dataclass(frozen=True)
@@ -125,7 +120,7 @@ def run(trial: Trial, config: Config, archive: str, processes: Processes) -> Non
     with open_run("iterate", config, archive, name=trial.run_id, processes=processes) as this:
         evaluate(this, 0)
         for i in iterations(this, lines=False):
-            for stage in STAGES:
+            for stage in STAGES.values():
                 stage(this, i)
 
 

@@ -1,17 +1,13 @@
 """One stage by itself, on the iteration the run has come to. `iterate` can take over at any point."""
 
 from pipeline.recipes.config import Config
-from pipeline.runs.report import end
+from pipeline.runs.loop import end
 from pipeline.runs.run import Run, open_run
-from pipeline.stages.draw import draw
-from pipeline.stages.evaluate import evaluate
-from pipeline.stages.generate import generate
-from pipeline.stages.reference import reference
-from pipeline.stages.score import score
-from pipeline.stages.train import train
+from pipeline.stages.order import STAGES
 from schemas import UserError
 
-STAGES = {"generate": generate, "score": score, "draw": draw, "reference": reference, "train": train}
+# `train` evaluates too, and ends the iteration.
+*COMMANDS, EVALUATE = STAGES
 
 
 def run_one(name: str, config: Config, archive: str, run: str | None, *, verbose: bool) -> tuple[str, int]:
@@ -23,12 +19,11 @@ def run_one(name: str, config: Config, archive: str, run: str | None, *, verbose
     Raises:
         UserError: the stage before it has not been run.
     """
-    first, *_, last = STAGES
-    with open_run("iterate", config, archive, name=run, begin=name == first, verbose=verbose) as this:
+    with open_run("iterate", config, archive, name=run, begin=name == COMMANDS[0], verbose=verbose) as this:
         iteration = ready(this, name)
         STAGES[name](this, iteration)
-        if name == last:
-            evaluate(this, iteration)
+        if name == COMMANDS[-1]:
+            STAGES[EVALUATE](this, iteration)
             end(this, iteration)
         return this.run_id, iteration
 
@@ -39,8 +34,8 @@ def ready(run: Run, name: str) -> int:
     Raises:
         UserError: the stage before it has not been run.
     """
-    order, iteration = list(STAGES), run.next_iteration()
-    before = order[order.index(name) - 1] if name != order[0] else None
+    iteration, place = run.next_iteration(), COMMANDS.index(name)
+    before = COMMANDS[place - 1] if place else None
     if before and not run.has_ended(iteration, before):
         raise UserError(f"run {run.run_id}, iteration {iteration}: {before} comes first; run `reval {before}`")
     return iteration

@@ -13,6 +13,7 @@ from pipeline.exchange.formats import BadRow, Columns, Reject, Row, benchmarks, 
 from pipeline.exchange.formats.files import beginning
 from pipeline.exchange.formats.rows import ALIASES
 from pipeline.exchange.imports import Built, Outcome, ask, bring, check_map, source_name
+from pipeline.inputs.prompts import prompt_row
 from schemas import digest
 from schemas.enums import Imported, Split
 
@@ -112,15 +113,3 @@ class Questions:
             if row["prompt_id"] not in known:
                 rows.setdefault(row["prompt_id"], row)
         return Built({"prompts": pa.Table.from_pylist(list(rows.values()))}, bad, len(items) - len(bad))
-
-
-def prompt_row(source: str, split: str, problem: str, gold_answer: str, import_id: str, line: int) -> dict[str, Any]:
-    return {
-        "prompt_id": digest("prompt", source, problem, gold_answer),
-        "source": source,
-        "split": split,
-        "problem": problem,
-        "gold_answer": gold_answer,
-        "import_id": import_id,
-        "line": line,
-    }

@@ -22,9 +22,9 @@ from pipeline.exchange.formats import Columns, Reject, Rollout, Row, Source, nam
 from pipeline.exchange.formats.files import beginning
 from pipeline.exchange.formats.rows import ALIASES
 from pipeline.exchange.formats.values import Array, BadRow
-from pipeline.exchange.import_prompts import prompt_row
 from pipeline.exchange.imports import Built, Outcome, ask, bring, check_map, source_name
 from pipeline.exchange.tokenise import Tokenizer
+from pipeline.inputs.prompts import prompt_row
 from pipeline.verifiers import IMPORTED
 from schemas import TABLES, as_name, digest
 from schemas.enums import Imported, Split, Verdict

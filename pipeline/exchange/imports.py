@@ -21,7 +21,7 @@ import pyarrow as pa
 from pipeline.archive.store import Store
 from pipeline.exchange import formats
 from pipeline.exchange.formats import BadRow, Columns, Reject, Row, Source, names, reject
-from pipeline.inputs.prompts import EMBEDDED
+from pipeline.inputs.arithmetic import EMBEDDED
 from pipeline.progress import bar
 from pipeline.query import db
 from schemas import UserError, check_name, digest

@@ -19,6 +19,8 @@ from typing import Any
 from schemas import digest
 from schemas.enums import Batching, Split
 
+# What recipes call the questions and the base policy that are made here; all others come from outside.
+EMBEDDED = "arithmetic"
 N_HELDOUT = 400
 CHARACTERS = "0123456789+-=\\{} boxed"
 WORDS = ["<pad>", "<eos>", "<unk>", *dict.fromkeys(CHARACTERS)]

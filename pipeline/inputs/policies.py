@@ -9,13 +9,12 @@ import pyarrow as pa
 
 from pipeline.archive.store import Store
 from pipeline.children.team import Team
+from pipeline.inputs.arithmetic import EMBEDDED
 from pipeline.progress import bar, log
 from pipeline.query import db
 from pipeline.recipes.config import Config
 from reval.weights import n_weights, tokenizer_digest, weights_digest
 from schemas import UserError, digest
-
-EMBEDDED = "arithmetic"
 
 
 def base_policy(store: Store, config: Config, trainer: Callable[[], Team]) -> str:

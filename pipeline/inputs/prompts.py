@@ -10,14 +10,13 @@ import pyarrow.compute as pc
 
 from pipeline.archive.store import Store
 from pipeline.inputs import arithmetic
+from pipeline.inputs.arithmetic import EMBEDDED
 from pipeline.query import db
 from pipeline.recipes.config import Config, Prompts
 from pipeline.verifiers import IMPORTED
 from schemas import UserError, digest
 from schemas.enums import Split
 
-# The questions that are made here; all others are imported.
-EMBEDDED = "arithmetic"
 # Verifiers whose evaluations are named as they were when there was no other; labels judge no answer to a benchmark.
 USUAL = ("math", IMPORTED)
 # Who judges answers to a benchmark whose gold answers are all letters, where the recipe names none but the usual one.
@@ -37,6 +36,25 @@ def source(config: Config) -> str:
     """The name of a recipe's questions in the archive. Arithmetic of another seed is split otherwise: another source."""
     name, seed = config.prompts.source, config.prompts.seed
     return f"{name}-{seed}" if seed and name == EMBEDDED else name
+
+
+def prompt_row(
+    source: str, split: str, problem: str, gold_answer: str, import_id: str | None = None, line: int | None = None
+) -> dict[str, Any]:
+    """A row of prompts. Its id is a digest: the same question of a source has the same id in every archive.
+
+    Args:
+        import_id: the import that brings it, and `line` its place in the file; None: the question is made here.
+    """
+    return {
+        "prompt_id": digest("prompt", source, problem, gold_answer),
+        "source": source,
+        "split": split,
+        "problem": problem,
+        "gold_answer": gold_answer,
+        "import_id": import_id,
+        "line": line,
+    }
 
 
 def benchmarks(store: Store, config: Config) -> list[Benchmark]:
@@ -100,18 +118,8 @@ def ensure(store: Store, config: Config) -> None:
 
 
 def _rows(name: str, config: Config) -> pa.Table:
-    rows = [
-        {
-            "prompt_id": digest("prompt", name, problem, answer),
-            "source": name,
-            "split": split,
-            "problem": problem,
-            "gold_answer": answer,
-            "import_id": None,
-            "line": None,
-        }
-        for problem, answer, split in arithmetic.problems(config.prompts.seed)
-    ]
+    problems = arithmetic.problems(config.prompts.seed)
+    rows = [prompt_row(name, split, problem, answer) for problem, answer, split in problems]
     return pa.Table.from_pylist(rows)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.archive.store import Store
 from pipeline.inputs import arithmetic
-from pipeline.inputs.policies import EMBEDDED
+from pipeline.inputs.arithmetic import EMBEDDED
 from pipeline.query import db
 from pipeline.recipes.config import Config, Keep
 from pipeline.runs.keep import NEWEST

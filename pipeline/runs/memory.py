@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 
 from pipeline.inputs import arithmetic
-from pipeline.inputs.policies import EMBEDDED
+from pipeline.inputs.arithmetic import EMBEDDED
 from pipeline.recipes.config import Config
 from pipeline.runs.processes import n_gpus
 from reval.limits import CHUNK_LOGITS, FEWEST_ROWS, KEPT_LOGITS, worth_compiling

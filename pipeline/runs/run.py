@@ -14,7 +14,8 @@ from pipeline.archive.store import Store
 from pipeline.archive.weights import PRUNING
 from pipeline.engines.base import installed_version
 from pipeline.inputs import policies, prompts
-from pipeline.inputs.policies import EMBEDDED, base_policy, find_base, known_base
+from pipeline.inputs.arithmetic import EMBEDDED
+from pipeline.inputs.policies import base_policy, find_base, known_base
 from pipeline.query import db
 from pipeline.query import states as versions
 from pipeline.recipes.config import Config, Retrain, differences, recorded

@@ -15,7 +15,7 @@ from pipeline.query import db
 from pipeline.recipes.config import RULES
 from pipeline.replay import draws
 from pipeline.replay.schedule import n_fresh
-from pipeline.runs.report import end
+from pipeline.runs.loop import end
 from pipeline.runs.run import open_run
 from pipeline.stages import draw as replay
 from pipeline.upkeep import compaction

@@ -19,7 +19,7 @@ from pipeline.archive.store import Store
 from pipeline.children.pool import Outcome, Pool
 from pipeline.engines.check import WrongWeights
 from pipeline.query import db
-from pipeline.runs.report import end, iterations
+from pipeline.runs.loop import end, iterations
 from pipeline.runs.run import open_run
 from pipeline.stages import draw as replay
 from pipeline.stages import evaluate, generate, reference, score, train

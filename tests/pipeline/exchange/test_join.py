@@ -18,7 +18,7 @@ from pipeline.exchange.import_prompts import import_prompts
 from pipeline.exchange.import_rollouts import import_rollouts
 from pipeline.exchange.join import bring_archive, bring_archives
 from pipeline.query import db
-from pipeline.runs.report import end
+from pipeline.runs.loop import end
 from pipeline.runs.run import open_run
 from pipeline.stages import draw as replay
 from pipeline.stages import evaluate

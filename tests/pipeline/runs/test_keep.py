@@ -19,8 +19,8 @@ from pipeline.query import db
 from pipeline.query.states import tag
 from pipeline.recipes.config import Keep, recorded
 from pipeline.runs import keep
+from pipeline.runs.loop import end, iterations
 from pipeline.runs.processes import Processes
-from pipeline.runs.report import end, iterations
 from pipeline.runs.run import Run, open_run
 from pipeline.upkeep import check
 from pipeline.upkeep.repeat import repeat

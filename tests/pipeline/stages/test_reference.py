@@ -10,7 +10,7 @@ import pytest
 from pipeline import recipes
 from pipeline.archive.store import Store
 from pipeline.query import db
-from pipeline.runs.report import end
+from pipeline.runs.loop import end
 from pipeline.runs.run import open_run
 from pipeline.upkeep.repeat import repeat
 from tests.helpers.archives import SUMS, edit, run_iteration

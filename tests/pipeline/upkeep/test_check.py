@@ -21,7 +21,7 @@ from pipeline.archive.layout import delta_log, shard_file
 from pipeline.archive.store import Store
 from pipeline.query import db
 from pipeline.query import states as versions
-from pipeline.runs.report import end
+from pipeline.runs.loop import end
 from pipeline.runs.run import open_run
 from pipeline.stages import draw as replay
 from pipeline.stages import evaluate, generate, reference, score, train
