@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 
 from pipeline.archive.materialise import Shard, commit, materialise
 from pipeline.archive.store import Store
-from pipeline.engines.check import check_weights
 from pipeline.inputs import prompts
 from pipeline.inputs.policies import policy_location
 from pipeline.inputs.prompts import Benchmark
@@ -23,10 +22,10 @@ from pipeline.query import db
 from pipeline.recipes.config import Config
 from pipeline.runs.processes import Processes
 from pipeline.runs.run import Run
+from pipeline.stages.answer import Sampling, answer
 from pipeline.stages.score import verdicts
 from pipeline.verifiers import IMPORTED, verifier
 from schemas import digest
-from schemas.enums import FinishReason
 
 # The settings that decide what a policy answers and who judges that.
 SECTIONS = ("prompts", "generate", "score", "evaluate")
@@ -148,64 +147,24 @@ def _answers(
         WrongWeights: the engine does not run the policy; nothing is kept.
     """
     first, n_samples = samples[0], samples[1] - samples[0]
-    rows = _given(store, config, processes, work, asked, samples, title)
+    location = policy_location(store, asked.policy_id)
+    seed = int(digest("evaluate", config.seed, asked.policy_id, first)[:7], 16)
+    sampling = Sampling(n_samples, asked.temperature, config.generate.max_response_tokens, seed)
     # A prompt that does not fit is a question not answered, not a question less.
-    unfit = {"finish_reason": FinishReason.PROMPT_TOO_LONG, "n_response_tokens": 0, "response_text": ""}
-    for row in sorted(set(range(len(work))) - {each["row"] for each in rows}):
-        rows += [{"row": row, "sample_index": first + sample, **unfit} for sample in range(n_samples)]
-    answers = pa.Table.from_pylist(rows)
-    questions = work.take(answers["row"]).select(["prompt_id", "gold_answer"])
-    answers = answers.drop_columns(["row"]).append_column("prompt_id", questions["prompt_id"])
+    rows = answer(processes, config, location, work["problem"].to_pylist(), sampling, title, tokenizer=location).rows
+    questions = work.take(rows["prompt_index"]).select(["prompt_id", "gold_answer"])
+    columns = {
+        "prompt_id": questions["prompt_id"],
+        "sample_index": pc.add(rows["sample_index"], first),
+        "finish_reason": rows["finish_reason"],
+        "n_response_tokens": pc.list_value_length(rows["response_token_ids"]),
+        "response_text": rows["response_text"],
+    }
     judge = verifier(asked.benchmark.verifier)
     with bar(title) as progress:
-        gold_answers, texts = questions["gold_answer"].to_pylist(), answers["response_text"].to_pylist()
+        gold_answers, texts = questions["gold_answer"].to_pylist(), rows["response_text"].to_pylist()
         judged = verdicts(processes.verifiers(judge.name), judge, gold_answers, texts, progress)
-    columns = {name: answers[name] for name in answers.column_names}
     columns |= {name: judged[name] for name in ("verdict", "reward", "extracted_answer")}
     for name, value in {**asked.names(), "verifier_id": judge.verifier_id}.items():
-        columns[name] = pa.array([value] * len(answers))
+        columns[name] = pa.array([value] * len(rows))
     return {"evaluations": pa.table(columns)}
-
-
-def _given(
-    store: Store,
-    config: Config,
-    processes: Processes,
-    work: pa.Table,
-    asked: Asked,
-    samples: tuple[int, int],
-    title: str,
-) -> list[dict[str, Any]]:
-    """The answers as they were given, each with the `row` of its question; to prompts that do not fit there are none."""
-    first, n_samples = samples[0], samples[1] - samples[0]
-    location = policy_location(store, asked.policy_id)
-    encoded = prompts.encode(location, config.prompts, work["problem"].to_pylist())
-    engine = processes.engine(location)
-    fits = [i for i, ids in enumerate(encoded) if len(ids) < engine.context_tokens]
-    if not fits:
-        return []
-    with bar(title) as progress:
-        completions = engine.generate(
-            [encoded[i] for i in fits],
-            n=n_samples,
-            temperature=asked.temperature,
-            max_tokens=config.generate.max_response_tokens,
-            seed=int(digest("evaluate", config.seed, asked.policy_id, first)[:7], 16),
-            progress=progress,
-        )
-    asked_ids = [encoded[fits[i]] for i in completions["prompt_index"].to_pylist()]
-    rollouts = completions.append_column("prompt_token_ids", pa.array(asked_ids, pa.list_(pa.int32())))
-    if processes.checked != location:
-        check_weights(engine, processes.trainer(), location, rollouts, asked.temperature, config.runtime)
-        processes.checked = location
-    texts = prompts.decode(location, completions["response_token_ids"].to_pylist())
-    return [
-        {
-            "row": fits[got["prompt_index"]],
-            "sample_index": first + got["sample_index"],
-            "finish_reason": got["finish_reason"],
-            "n_response_tokens": len(got["response_token_ids"]),
-            "response_text": text,
-        }
-        for got, text in zip(completions.to_pylist(), texts, strict=True)
-    ]

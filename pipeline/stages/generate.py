@@ -7,17 +7,16 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.archive.materialise import Shard, materialise
-from pipeline.children.worker import Progress
-from pipeline.engines.base import COMPLETIONS, Engine
-from pipeline.engines.check import check_weights
 from pipeline.inputs import prompts
-from pipeline.progress import bar
 from pipeline.recipes.config import Generate
 from pipeline.runs.run import Run
+from pipeline.stages.answer import Answers, Sampling, answer
 from schemas import UserError, digest
 from schemas.enums import FinishReason
 
 TABLES = ("responses", "trajectories")
+# What responses has beside a rollout's id.
+WIDE = ["prompt_token_ids", "response_token_ids", "behaviour_logprobs", "response_text"]
 
 
 def generate(run: Run, iteration: int) -> None:
@@ -56,82 +55,59 @@ def generate(run: Run, iteration: int) -> None:
 
 
 def _shard(run: Run, chosen: pa.Table, names: dict[str, Any], *, seed: int, check: bool) -> dict[str, pa.Table]:
-    base, location = run.location(run.base_policy_id), run.location(names["policy_id"])
-    encoded = prompts.encode(base, run.config.prompts, chosen["problem"].to_pylist())
-    engine = run.processes.engine(location)
-    with bar(f"generate, iteration {names['iteration']}") as progress:
-        rows = rollouts(chosen["prompt_id"].to_pylist(), encoded, names, run.config.generate, engine, seed, progress)
-    texts = prompts.decode(base, rows["response_token_ids"].to_pylist())
-    wide = ["prompt_token_ids", "response_token_ids", "behaviour_logprobs"]
-    responses = rows.select(["trajectory_id", *wide]).append_column("response_text", pa.array(texts, pa.string()))
-    tables = {"responses": responses, "trajectories": rows.drop_columns(wide)}
-    if check or run.processes.checked != location:  # this engine may not be the one that made the shards before
-        trainer, runtime = run.processes.trainer(), run.config.runtime
-        found = check_weights(engine, trainer, location, rows, run.config.generate.temperature, runtime)
-        run.processes.checked = location
-        tables["engine_checks"] = pa.Table.from_pylist([{**names, **found}])
+    settings = run.config.generate
+    given = answer(
+        run.processes,
+        run.config,
+        run.location(names["policy_id"]),
+        chosen["problem"].to_pylist(),
+        Sampling(settings.samples_per_prompt, settings.temperature, settings.max_response_tokens, seed),
+        f"generate, iteration {names['iteration']}",
+        tokenizer=run.location(run.base_policy_id),
+        check=check,
+    )
+    rows = rollouts(chosen["prompt_id"].to_pylist(), given, names, settings, seed)
+    tables = {"responses": rows.select(["trajectory_id", *WIDE]), "trajectories": rows.drop_columns(WIDE)}
+    if check:
+        tables["engine_checks"] = pa.Table.from_pylist([{**names, **(given.checked or {})}])
     return tables
 
 
 def rollouts(
-    prompt_ids: Sequence[str],
-    encoded: Sequence[Sequence[int]],
-    names: Mapping[str, Any],
-    settings: Generate,
-    engine: Engine,
-    seed: int,
-    progress: Progress,
+    prompt_ids: Sequence[str], given: Answers, names: Mapping[str, Any], settings: Generate, seed: int
 ) -> pa.Table:
-    """`samples_per_prompt` rollouts of each prompt: the columns of trajectories, and token ids and log-probs beside.
-
-    A prompt that leaves no room in the engine's context is not generated from; its rows say so and hold no response.
+    """A row for each answer: the columns of trajectories, and those of responses beside.
 
     Args:
+        prompt_ids: of the problems that were answered, in their order.
         names: policy_id, run_id and iteration, the same for every row.
     """
-    n = settings.samples_per_prompt
-    fits = [len(ids) < engine.context_tokens for ids in encoded]
-    completions = COMPLETIONS.empty_table()
-    if any(fits):
-        completions = engine.generate(
-            [ids for ids, fit in zip(encoded, fits, strict=True) if fit],
-            n=n,
-            temperature=settings.temperature,
-            max_tokens=settings.max_response_tokens,
-            seed=seed,
-            progress=progress,
-        )
-    made = iter(completions.to_pylist())
     rows: list[dict[str, Any]] = []
-    for prompt_id, ids, fit in zip(prompt_ids, encoded, fits, strict=True):
+    for got in given.rows.to_pylist():
+        prompt_id, sample_index = prompt_ids[got["prompt_index"]], got["sample_index"]
         how = (names["policy_id"], prompt_id, settings.temperature, settings.max_response_tokens, seed)
-        for sample_index in range(n):
-            got = next(made) if fit else None
-            rows.append(
-                {
-                    "trajectory_id": digest("trajectory", *how, sample_index),
-                    "group_id": digest("group", *how),
-                    "prompt_id": prompt_id,
-                    **names,
-                    "sample_index": sample_index,
-                    "temperature": settings.temperature,
-                    "max_response_tokens": settings.max_response_tokens,
-                    "seed": seed,
-                    "engine": engine.name,
-                    "engine_version": engine.version,
-                    "finish_reason": got["finish_reason"] if got else FinishReason.PROMPT_TOO_LONG,
-                    "n_prompt_tokens": len(ids),
-                    "n_response_tokens": len(got["response_token_ids"]) if got else 0,
-                    "behaviour_logprob_sum": sum(got["behaviour_logprobs"]) if got else None,
-                    "import_id": None,
-                    "line": None,
-                    "tokenised_by": None,
-                    "tokenizer_digest": None,
-                    "prompt_token_ids": ids,
-                    "response_token_ids": got["response_token_ids"] if got else [],
-                    "behaviour_logprobs": got["behaviour_logprobs"] if got else [],
-                }
-            )
-    if next(made, None) is not None:
-        raise RuntimeError("the engine returned more rollouts than were asked for")
+        is_answered = got["finish_reason"] != FinishReason.PROMPT_TOO_LONG
+        rows.append(
+            {
+                "trajectory_id": digest("trajectory", *how, sample_index),
+                "group_id": digest("group", *how),
+                "prompt_id": prompt_id,
+                **names,
+                "sample_index": sample_index,
+                "temperature": settings.temperature,
+                "max_response_tokens": settings.max_response_tokens,
+                "seed": seed,
+                "engine": given.engine.name,
+                "engine_version": given.engine.version,
+                "finish_reason": got["finish_reason"],
+                "n_prompt_tokens": len(got["prompt_token_ids"]),
+                "n_response_tokens": len(got["response_token_ids"]),
+                "behaviour_logprob_sum": sum(got["behaviour_logprobs"]) if is_answered else None,
+                "import_id": None,
+                "line": None,
+                "tokenised_by": None,
+                "tokenizer_digest": None,
+                **{name: got[name] for name in WIDE},
+            }
+        )
     return pa.Table.from_pylist(rows)

@@ -8,6 +8,7 @@ import pytest
 from pipeline.engines.base import EngineProcess
 from pipeline.recipes.config import Generate
 from pipeline.stages import generate
+from pipeline.stages.answer import Answers, Sampling, responses
 from reval.trainer import Trainer
 from schemas import UserError
 from tests.helpers.archives import random_model
@@ -130,9 +131,9 @@ def test_a_prompt_too_long_is_a_row_that_says_so(engine, pair) -> None:
     engine.load(pair[0])
     long = [3] * engine.context_tokens
     settings = Generate(prompts_per_iteration=3, samples_per_prompt=2, max_response_tokens=8)
-    rows = generate.rollouts(
-        ["a", "long", "b"], [PROMPTS[0], long, PROMPTS[1]], NAMES, settings, engine, 1, lambda done, total: None
-    ).to_pylist()
+    rows = responses(engine, [PROMPTS[0], long, PROMPTS[1]], Sampling(2, 1.0, 8, seed=1), lambda done, total: None)
+    given = Answers(rows.append_column("response_text", [[""] * len(rows)]), engine, None)
+    rows = generate.rollouts(["a", "long", "b"], given, NAMES, settings, 1).to_pylist()
     assert [row["prompt_id"] for row in rows] == ["a", "a", "long", "long", "b", "b"]
     assert [row["finish_reason"] == "prompt_too_long" for row in rows] == [False, False, True, True, False, False]
     assert len({row["trajectory_id"] for row in rows}) == 6
