@@ -151,10 +151,10 @@ def prune(
 
     given = {"policies_every": policies_every, "optimizer_states": optimizer_states}
     store = Store(archive)
-    found = keep.plans(store, run, Keep(**{name: value for name, value in given.items() if value is not None}))
-    for line in (line for plan in found for line in plan.lines()):
+    found = keep.prunings(store, run, Keep(**{name: value for name, value in given.items() if value is not None}))
+    for line in (line for pruning in found for line in pruning.lines()):
         typer.echo(line)
-    n_bytes = sum(plan.n_bytes for plan in found)
+    n_bytes = sum(pruning.n_bytes for pruning in found)
     typer.echo(f"{n_bytes / 1e6:,.1f} MB to free")
     if n_bytes and _agreed("prune", yes):
         typer.echo(f"freed {keep.carry_out(store, found) / 1e6:,.1f} MB")

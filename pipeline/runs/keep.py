@@ -27,7 +27,7 @@ NEWEST = 2
 
 
 @dataclass(frozen=True)
-class Plan:
+class Pruning:
     """What goes of a run: the policies whose weights, and those whose optimizer states, with their bytes.
 
     `stays` has policies whose weights the rule would take, each with who needs them; `turn` is the policy that the rule
@@ -65,7 +65,7 @@ class Plan:
 def prune(run: Run) -> None:
     """Takes away what the run's settings do not keep, and says so. For where an iteration ends."""
     with run.store.lock(PRUNING):
-        found = plan(run)
+        found = pruning(run)
         if found.turn in found.stays:
             log.info("%s", found.staying(found.turn))
         if found.weights or found.states:
@@ -74,7 +74,7 @@ def prune(run: Run) -> None:
             _carry_out(found)
 
 
-def plans(store: Store, run_id: str | None, keep: Keep) -> list[Plan]:
+def prunings(store: Store, run_id: str | None, keep: Keep) -> list[Pruning]:
     """What a rule takes of every run of the archive, or of one.
 
     Raises:
@@ -90,21 +90,21 @@ def plans(store: Store, run_id: str | None, keep: Keep) -> list[Plan]:
     for row in rows:
         config = recorded(row["recipe"], row["config"]).model_copy(update={"keep": keep})
         processes = Processes(config, store)  # none of which is started
-        found.append(plan(Run(row["run_id"], row["flow"], config, store, row["base_policy_id"], processes)))
+        found.append(pruning(Run(row["run_id"], row["flow"], config, store, row["base_policy_id"], processes)))
     return found
 
 
-def carry_out(store: Store, shown: Iterable[Plan]) -> int:
+def carry_out(store: Store, shown: Iterable[Pruning]) -> int:
     """Takes away what was shown, but for what somebody has come to need since; returns the bytes freed.
 
     Raises:
         UserError: a run is going on.
     """
     with store.alone("prune"):
-        return sum(_carry_out(_both(before, plan(before.run))) for before in shown)
+        return sum(_carry_out(_both(before, pruning(before.run))) for before in shown)
 
 
-def plan(run: Run) -> Plan:
+def pruning(run: Run) -> Pruning:
     """What the run's settings do not keep of what is there, and what is left of a pruning that was cut short."""
     store, rule = run.store, run.config.keep
     rows = run.query("policies_of", run_id=run.run_id).to_pylist()
@@ -120,7 +120,7 @@ def plan(run: Run) -> Plan:
         return {name: there[path] for name, path in paths.items() if path in there and (name in wanted or path in noted)}
 
     weights, states = going(_weights, set(due) - set(needed)), going(_state, set(old))
-    return Plan(
+    return Pruning(
         run,
         weights,
         states,
@@ -160,12 +160,12 @@ def _labelled(run: Run) -> Iterator[tuple[str, int]]:
             yield row["label"], iteration
 
 
-def _both(a: Plan, b: Plan) -> Plan:
+def _both(a: Pruning, b: Pruning) -> Pruning:
     weights = {name: n for name, n in a.weights.items() if name in b.weights}
     return replace(a, weights=weights, states={name: n for name, n in a.states.items() if name in b.states})
 
 
-def _carry_out(found: Plan) -> int:
+def _carry_out(found: Pruning) -> int:
     store, keep = found.run.store, found.run.config.keep
     for name in found.weights:
         _take(store, _weights(store, name), _policies_rule(keep))
