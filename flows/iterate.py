@@ -6,9 +6,9 @@ from prefect import flow
 from pydantic import Field
 
 from flows.cli.errors import errors_on_one_line
+from flows.requests import iterating
 from flows.tasks import draw, evaluate, generate, reference, score, train
-from pipeline.archive.layout import ARCHIVE
-from pipeline.recipes import Overrides, load
+from pipeline.recipes import Overrides
 from pipeline.runs.loop import iterations as each_iteration
 from pipeline.runs.run import open_run
 from schemas.ids import NAME_PATTERN
@@ -35,8 +35,7 @@ def iterate(
         archive: the archive's folder. Default: REVAL_ARCHIVE, or `archive` where the flow runs.
         verbose: let the engine and the trainer print what they print.
     """
-    settings = load(recipe, overrides, iterations=iterations)
-    with open_run("iterate", settings, archive or ARCHIVE, name=run, verbose=verbose) as this:
+    with open_run(iterating(recipe, iterations, run, overrides, archive), verbose=verbose) as this:
         evaluate(this, 0)
         for i in each_iteration(this):
             generate(this, i)

@@ -6,10 +6,9 @@ from prefect import flow
 from pydantic import Field
 
 from flows.cli.errors import errors_on_one_line
+from flows.requests import retraining
 from flows.tasks import draw, reference, train
-from pipeline.archive.layout import ARCHIVE
-from pipeline.exchange.join import bring_archives
-from pipeline.recipes import RETRAIN, Overrides, load
+from pipeline.recipes import Overrides
 from pipeline.runs.loop import iterations as each_pass
 from pipeline.runs.run import open_run
 from schemas.ids import NAME_PATTERN
@@ -42,9 +41,8 @@ def retrain(
         archive: the archive's folder. Default: REVAL_ARCHIVE, or `archive` where the flow runs.
         verbose: let the trainer print what it prints.
     """
-    settings = load(recipe, overrides, iterations=passes, defaults=RETRAIN)
-    bring_archives(archive or ARCHIVE, more_archives, at, settings.runtime.storage)
-    with open_run("retrain", settings, archive or ARCHIVE, name=run, policy_id=policy, at=at, verbose=verbose) as this:
+    request = retraining(recipe, passes, run, policy, at, more_archives, overrides, archive)
+    with open_run(request, verbose=verbose) as this:
         for i in each_pass(this):
             draw(this, i)
             reference(this, i)

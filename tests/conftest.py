@@ -119,8 +119,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, children: dict[str, Callab
     """
     from pipeline import recipes
     from pipeline.runs.loop import end
-    from pipeline.runs.run import open_run
     from pipeline.stages import evaluate
+    from tests.helpers.runs import open_run
 
     folder = tmp_path_factory.mktemp("trained")
     settings = {**QUICK, "policy.base": str(random_model(folder / "base", 1))}

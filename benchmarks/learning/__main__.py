@@ -28,6 +28,7 @@ from pipeline.recipes import load
 from pipeline.recipes.config import Config
 from pipeline.runs.loop import iterations
 from pipeline.runs.processes import Processes
+from pipeline.runs.request import check
 from pipeline.runs.run import Busy, open_run
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.order import STAGES
@@ -117,7 +118,7 @@ class Board:
 
 def run(trial: Trial, config: Config, archive: str, processes: Processes) -> None:
     """The loop of flows/iterate.py without Prefect: thousands of iterations need nobody to look at them."""
-    with open_run("iterate", config, archive, name=trial.run_id, processes=processes) as this:
+    with open_run(check("iterate", config, archive, name=trial.run_id), processes=processes) as this:
         evaluate(this, 0)
         for i in iterations(this, lines=False):
             for stage in STAGES.values():

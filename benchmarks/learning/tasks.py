@@ -19,6 +19,7 @@ from pipeline.progress import bar, log
 from pipeline.query import db
 from pipeline.recipes import load
 from pipeline.runs.processes import Processes
+from pipeline.runs.request import check
 from pipeline.runs.run import open_run
 from pipeline.stages.generate import generate
 from pipeline.stages.score import score
@@ -85,7 +86,7 @@ def _survey(store: Store, files: dict[str, Path]) -> None:
     config = load("arithmetic", {**sizes, "policy.base": str(base("arithmetic"))}, iterations=1)
     with (
         closing(Processes(config, store)) as processes,
-        open_run("iterate", config, store.layout.root, name="survey", processes=processes) as this,
+        open_run(check("iterate", config, store.layout.root, name="survey"), processes=processes) as this,
     ):
         generate(this, 1)
         score(this, 1)

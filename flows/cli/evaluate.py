@@ -56,7 +56,7 @@ def evaluate(
     from pipeline.inputs import policies
     from pipeline.query import db
     from pipeline.runs.processes import Processes
-    from pipeline.runs.run import check
+    from pipeline.runs.request import check
     from pipeline.stages.evaluate import evaluate_policy
 
     lines = [*(set_ or []), *([] if samples is None else [f"evaluate.samples_per_prompt={samples}"])]
@@ -88,14 +88,15 @@ def _settled(
     from pipeline.recipes import BENCHMARK, load
     from pipeline.stages.evaluate import evaluated_as
 
-    options = load(recipe or "arithmetic", lines).runtime.storage
+    config = load(recipe or "arithmetic", lines)
+    options = config.runtime.storage
     store = None if Store.vacant(archive, options) else Store(archive, options)
     if recipe:
-        return store, load(recipe, lines)
+        return store, config
     own = evaluated_as(store, policy) if store else {}
     if is_asked:  # all its questions, whatever the run takes of its own
         own = {**BENCHMARK, **own, "evaluate.max_prompts": BENCHMARK["evaluate.max_prompts"]}
-    return store, load("arithmetic", lines, defaults=own)
+    return store, load("arithmetic", lines, defaults=own) if own else config
 
 
 def _has(store: "Store", policy: str) -> bool:

@@ -46,14 +46,15 @@ def init(recipe: Recipe = "arithmetic", archive: Archive = DEFAULT_ARCHIVE, set_
     from pipeline.inputs import policies, prompts
     from pipeline.recipes import load
     from pipeline.runs.processes import Processes
-    from pipeline.runs.run import check
+    from pipeline.runs.request import check
 
     config = load(recipe, set_ or [])
-    check("init", config, archive)
+    request = check("init", config, archive)
     store = Store.create(archive, config.runtime.storage)
     with closing(Processes(config, store)) as processes, store.lock("base"):
         prompts.ensure(store, config)
-        typer.echo(f"{store.layout.root}: base policy {policies.base_policy(store, config, processes.trainer)}")
+        policy_id = policies.base_policy(store, config, request.base, processes.trainer)
+        typer.echo(f"{store.layout.root}: base policy {policy_id}")
 
 
 @command
@@ -80,19 +81,17 @@ def iterate(
     verbose: Verbose = False,
 ) -> None:
     """Train: generate, score, draw, reference, train, evaluate, and again. Goes on where it stopped."""
+    from flows.requests import handed, iterating
     from flows.server import reporting
     from pipeline.archive.store import Store
-    from pipeline.recipes import load
     from pipeline.runs.report import curve
-    from pipeline.runs.run import check
 
-    config = load(recipe, set_ or [], iterations=iterations)
-    check("iterate", config, archive, name=run)  # before anything starts
-    with reporting():
+    request = iterating(recipe, iterations, run, set_ or [], archive)  # before anything starts
+    with reporting(), handed(request):
         from flows.iterate import iterate as flow
 
         run_id = flow(recipe, iterations, run, set_ or [], archive, verbose)
-    statement, found = curve(Store(archive, config.runtime.storage), run_id)
+    statement, found = curve(Store(archive, request.config.runtime.storage), run_id)
     print_table(found)
     me, where = myself(), "" if archive == DEFAULT_ARCHIVE else f" --archive {archive}"
     typer.echo(
@@ -125,27 +124,22 @@ def retrain(
 
     `--set replay.rule=keep_correct` chooses how they are drawn; `reval plan --help` knows the rules.
     """
+    from flows.requests import handed, retraining
     from flows.server import reporting
     from pipeline.archive.store import Store
-    from pipeline.exchange.join import bring_archives
-    from pipeline.recipes import RETRAIN, load
-    from pipeline.runs.run import check
+    from pipeline.query import db
 
     archive, *others = archives or [DEFAULT_ARCHIVE]
     chosen = {"runs": from_run, "policies": from_policy, "where": where}
     lines = [f"retrain.{name}={json.dumps(value, ensure_ascii=False)}" for name, value in chosen.items() if value]
     lines = [*(set_ or []), *lines]
-    config = load(recipe, lines, defaults=RETRAIN)
-    bring_archives(archive, others, at, config.runtime.storage)
-    check("retrain", config, archive, name=run, policy_id=policy, at=at)
-    with reporting():
+    request = retraining(recipe, passes, run, policy, at, others, lines, archive)
+    with reporting(), handed(request):
         from flows.retrain import retrain as flow
 
         run_id = flow(recipe, passes, run, policy, at, others, lines, archive, verbose)
     newest = f"SELECT policy_id FROM progress WHERE run_id = '{run_id}' ORDER BY iteration DESC LIMIT 1"
-    from pipeline.query import db
-
-    policy_id = db.ask(Store(archive, config.runtime.storage), newest).read_all()["policy_id"][0]
+    policy_id = db.ask(Store(archive, request.config.runtime.storage), newest).read_all()["policy_id"][0]
     typer.echo(f"run {run_id} made {policy_id}; {myself()} evaluate {policy_id} says how good it is")
 
 

@@ -2,6 +2,7 @@
 
 from pipeline.recipes.config import Config
 from pipeline.runs.loop import end
+from pipeline.runs.request import check
 from pipeline.runs.run import Run, open_run
 from pipeline.stages.order import STAGES
 from schemas import UserError
@@ -19,7 +20,8 @@ def run_one(name: str, config: Config, archive: str, run: str | None, *, verbose
     Raises:
         UserError: the stage before it has not been run.
     """
-    with open_run("iterate", config, archive, name=run, begin=name == COMMANDS[0], verbose=verbose) as this:
+    request = check("iterate", config, archive, name=run)
+    with open_run(request, begin=name == COMMANDS[0], verbose=verbose) as this:
         iteration = ready(this, name)
         STAGES[name](this, iteration)
         if name == COMMANDS[-1]:

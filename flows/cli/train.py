@@ -29,6 +29,7 @@ def train(
     """
     from flows.cli.stages import run_one
     from pipeline.recipes import load
+    from pipeline.runs.request import check
     from pipeline.runs.run import open_run
 
     config = load(recipe, set_ or [])
@@ -36,7 +37,7 @@ def train(
         run_id, iteration = run_one("train", config, archive, run, verbose=verbose)
         typer.echo(f"run {run_id}, iteration {iteration}: train is done")
         return
-    with open_run("iterate", config, archive, name=run, begin=False, verbose=verbose) as this:
+    with open_run(check("iterate", config, archive, name=run), begin=False, verbose=verbose) as this:
         _dry(this)
 
 

@@ -17,24 +17,27 @@ from reval.weights import n_weights, tokenizer_digest, weights_digest
 from schemas import UserError, digest
 
 
-def base_policy(store: Store, config: Config, trainer: Callable[[], Team]) -> str:
-    """The id of the recipe's base policy; adds it to the archive if it is not there.
+def base_folder(config: Config) -> Path | None:
+    """The folder of the recipe's base policy; None: it is made here.
 
     Raises:
         UserError: see `find_base`.
     """
-    if config.policy.base == EMBEDDED:
-        return _embedded(store, config, trainer)
-    return external(store, find_base(config.policy.base), config.policy.base)
+    return None if config.policy.base == EMBEDDED else find_base(config.policy.base)
 
 
-def known_base(store: Store, config: Config) -> str | None:
-    """The id of the recipe's base policy if the archive has it; makes nothing."""
-    if config.policy.base == EMBEDDED:
+def base_policy(store: Store, config: Config, folder: Path | None, trainer: Callable[[], Team]) -> str:
+    """The id of the recipe's base policy, which lies in its `base_folder`; adds it to the archive if it is not there."""
+    return _embedded(store, config, trainer) if folder is None else external(store, folder, config.policy.base)
+
+
+def known_base(store: Store, config: Config, folder: Path | None) -> str | None:
+    """The id of the recipe's base policy, which lies in its `base_folder`; None: the archive does not have it."""
+    if folder is None:
         policy_id = _embedded_id(config)
         return policy_id if store.committed(policy_id, "policies") else None
     there = "SELECT policy_id FROM policies WHERE location = $1"
-    found = db.connect(store, only=there).execute(there, [str(find_base(config.policy.base))]).fetchone()
+    found = db.connect(store, only=there).execute(there, [str(folder)]).fetchone()
     return found[0] if found else None
 
 

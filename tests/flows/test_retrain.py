@@ -16,13 +16,13 @@ from pipeline.recipes.config import RULES
 from pipeline.replay import draws
 from pipeline.replay.schedule import n_fresh
 from pipeline.runs.loop import end
-from pipeline.runs.run import open_run
 from pipeline.stages import draw as replay
 from pipeline.upkeep import compaction
 from pipeline.upkeep.repeat import repeat
 from schemas import UserError
 from tests.helpers.archives import SUMS, run_iteration, run_pass
 from tests.helpers.command import invoke, refused
+from tests.helpers.runs import open_run
 
 # Rules at settings that a small archive bears; the custom one looks at every kind of column.
 RULE_SETTINGS: dict[str, dict[str, Any]] = {

@@ -20,12 +20,12 @@ from pipeline.children.pool import Outcome, Pool
 from pipeline.engines.check import WrongWeights
 from pipeline.query import db
 from pipeline.runs.loop import end, iterations
-from pipeline.runs.run import open_run
 from pipeline.stages import draw as replay
 from pipeline.stages import evaluate, generate, reference, score, train
 from schemas import TABLES, UserError
 from tests.helpers.archives import random_model, run_iteration
 from tests.helpers.command import REVAL, SMALL, environment, invoke, refused, reval, settings
+from tests.helpers.runs import open_run
 
 UPDATES, DRAWS, FRESH = 3, 40, 12 * 4
 

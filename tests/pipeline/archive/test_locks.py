@@ -18,15 +18,15 @@ from pipeline import recipes
 from pipeline.archive import locks
 from pipeline.archive.store import Store
 from pipeline.query import db
-from pipeline.runs.run import open_run
 from schemas import UserError
 from tests.helpers.command import environment, invoke, refused
+from tests.helpers.runs import open_run
 
 # Goes on with a run, in a process of its own, until its standard input ends.
 HOLD = """
 import json, sys
 from pipeline import recipes
-from pipeline.run import open_run
+from tests.helpers.runs import open_run
 archive, name, settings = sys.argv[1:]
 with open_run("iterate", recipes.load("arithmetic", json.loads(settings)), archive, name=name):
     print("begun", flush=True)
@@ -148,9 +148,10 @@ def test_an_archive_is_made_by_many_at_once(tmp_path) -> None:
 # One more iteration, or a retraining, of an archive that another process works on too.
 ITERATE = """
 import json, sys
-from flows.report import end
-from pipeline import generate, recipes, reference, replay, score, train
-from pipeline.run import open_run
+from pipeline.runs.loop import end
+from pipeline import recipes
+from pipeline.stages import draw, generate, reference, score, train
+from tests.helpers.runs import open_run
 archive, flow, name, settings = sys.argv[1:]
 defaults = recipes.RETRAIN if flow == "retrain" else None
 with open_run(flow, recipes.load("arithmetic", json.loads(settings), iterations=1, defaults=defaults), archive, name=name) as run:
@@ -159,7 +160,7 @@ with open_run(flow, recipes.load("arithmetic", json.loads(settings), iterations=
     if flow == "iterate":
         generate.generate(run, 1)
         score.score(run, 1)
-    replay.draw(run, 1)
+    draw.draw(run, 1)
     reference.reference(run, 1)
     train.train(run, 1)
     end(run, 1)

@@ -24,12 +24,12 @@ from pipeline.archive.bucket import Bucket
 from pipeline.archive.store import Store
 from pipeline.exchange import join
 from pipeline.query import db
-from pipeline.runs.run import open_run
 from pipeline.stages import draw as replay
 from pipeline.stages import generate, reference, score, train
 from pipeline.upkeep.repeat import repeat
 from schemas import TABLES, UserError
 from tests.helpers.command import environment, invoke, refused, reval
+from tests.helpers.runs import open_run
 
 BUCKET = "archives"
 

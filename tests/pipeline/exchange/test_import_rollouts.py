@@ -17,7 +17,7 @@ from pipeline.exchange.import_prompts import import_prompts
 from pipeline.exchange.import_rollouts import import_rollouts
 from pipeline.inputs import arithmetic, prompts
 from pipeline.query import db
-from pipeline.runs.run import check, open_run
+from pipeline.runs.request import check
 from pipeline.stages import draw as replay
 from pipeline.stages import evaluate, generate, reference, train
 from schemas import TABLES, UserError
@@ -25,6 +25,7 @@ from schemas.enums import Split
 from tests.helpers.archives import random_model
 from tests.helpers.command import SMALL, reval
 from tests.helpers.files import lines, trace
+from tests.helpers.runs import open_run
 
 POLICIES = ("6b_finetuning", "175b_verification")
 

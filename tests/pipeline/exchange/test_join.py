@@ -19,7 +19,6 @@ from pipeline.exchange.import_rollouts import import_rollouts
 from pipeline.exchange.join import bring_archive, bring_archives
 from pipeline.query import db
 from pipeline.runs.loop import end
-from pipeline.runs.run import open_run
 from pipeline.stages import draw as replay
 from pipeline.stages import evaluate
 from pipeline.upkeep import check
@@ -30,6 +29,7 @@ from schemas.enums import Split
 from tests.helpers.archives import SUMS, edit, random_model, run_iteration, run_pass
 from tests.helpers.command import QUICK
 from tests.helpers.files import lines
+from tests.helpers.runs import open_run
 
 BROUGHT = ("prompts", "policies", "trajectories", "responses", "verdicts")
 # All that a rollout is, without what it and its policy are called.

@@ -7,12 +7,12 @@ from pipeline import recipes
 from pipeline.archive.store import Store
 from pipeline.query import db
 from pipeline.query import states as versions
-from pipeline.runs.run import open_run
 from pipeline.stages import draw as replay
 from pipeline.upkeep.repeat import repeat
 from schemas import TABLES, UserError
 from tests.helpers.archives import edit
 from tests.helpers.command import invoke, refused
+from tests.helpers.runs import open_run
 
 AFTER_FIRST = {"trajectories": 48, "verdicts": 48, "passes": 1, "prompts": 450, "draws": 128}
 

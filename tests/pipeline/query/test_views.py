@@ -11,10 +11,10 @@ import pytest
 from pipeline import recipes
 from pipeline.archive.store import Store
 from pipeline.query import db
-from pipeline.runs.run import open_run
 from pipeline.stages import draw as replay
 from tests.helpers.archives import draws, plant
 from tests.helpers.command import invoke
+from tests.helpers.runs import open_run
 
 
 def residuals(pass_id: str, update: int, *values: float) -> Iterator[dict[str, Any]]:

@@ -21,12 +21,13 @@ from pipeline.recipes.config import Keep, recorded
 from pipeline.runs import keep
 from pipeline.runs.loop import end, iterations
 from pipeline.runs.processes import Processes
-from pipeline.runs.run import Run, open_run
+from pipeline.runs.run import Run
 from pipeline.upkeep import check
 from pipeline.upkeep.repeat import repeat
 from schemas import UserError
 from tests.helpers.archives import edit, run_iteration
 from tests.helpers.command import invoke, refused
+from tests.helpers.runs import open_run
 
 N = 6
 ALL = [f"arithmetic-{i:04d}" for i in range(1, N + 1)]
@@ -129,7 +130,7 @@ def test_what_a_run_began_from_stays(trained, long) -> None:
     config = recipes.load("arithmetic", trained.settings, iterations=1, defaults=recipes.RETRAIN)
     with open_run("retrain", config, long, name="other", policy_id="arithmetic-0002"):
         pass
-    found = keep.plan(the_run(long, Keep(policies_every=100)))
+    found = keep.pruning(the_run(long, Keep(policies_every=100)))
     assert found.stays == {"arithmetic-0002": "run other began from it"}
     assert list(found.weights) == ["arithmetic-0001", "arithmetic-0003", "arithmetic-0004"]
     keep.prune(the_run(long, Keep(policies_every=100)))
@@ -150,12 +151,12 @@ def test_the_newest_in_a_labelled_snapshot_stays(trained, long) -> None:
         "arithmetic-0001": "it is the run's newest in the snapshot labelled first",
         "arithmetic-0003": "it is the run's newest in the snapshot labelled third",
     }
-    assert keep.plan(the_run(long, Keep(policies_every=100))).stays == stays
+    assert keep.pruning(the_run(long, Keep(policies_every=100))).stays == stays
     invoke("compact", "-a", str(long))
-    assert keep.plan(the_run(long, Keep(policies_every=100))).stays == stays
+    assert keep.pruning(the_run(long, Keep(policies_every=100))).stays == stays
     invoke("vacuum", "--keep-snapshots", "0", "--yes", "-a", str(long))
     assert "can no longer be read" in refused("sql", "SELECT 1", "--at", "first", "-a", str(long))
-    assert keep.plan(the_run(long, Keep(policies_every=100))).stays == stays
+    assert keep.pruning(the_run(long, Keep(policies_every=100))).stays == stays
 
 
 def test_a_folder_of_the_users_is_never_touched(long, tmp_path) -> None:
@@ -232,7 +233,7 @@ def test_what_was_cut_short_is_not_said_to_stay(trained, long, killed) -> None:
         keep.prune(the_run(long, Keep(policies_every=100)))
     killed(0)
     tag(Store(long), trained.first, "late")
-    found = keep.plan(the_run(long, Keep(policies_every=100)))
+    found = keep.pruning(the_run(long, Keep(policies_every=100)))
     assert found.stays == {}
     assert "arithmetic-0001" in found.weights
 
@@ -359,7 +360,7 @@ def keep_bytes(archive: Path, weights: list[int], states: list[int]) -> float:
 
 def test_what_came_to_be_needed_since_it_was_shown_stays(trained, long) -> None:
     store = Store(long)
-    shown = keep.plans(store, None, Keep(policies_every=100))
+    shown = keep.prunings(store, None, Keep(policies_every=100))
     assert ALL[0] in next(plan for plan in shown if plan.run.run_id == "arithmetic").weights
     tag(store, trained.first, "good")
     keep.carry_out(store, shown)

@@ -15,12 +15,13 @@ from pipeline.archive.store import Store
 from pipeline.exchange.import_prompts import import_prompts
 from pipeline.inputs import prompts
 from pipeline.query import db
-from pipeline.runs.run import check, open_run
+from pipeline.runs.request import check
 from pipeline.stages import evaluate
 from schemas import UserError
 from schemas.enums import Split
 from tests.helpers.archives import random_model
 from tests.helpers.command import invoke, refused
+from tests.helpers.runs import open_run
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "benchmarks"
 # Questions of the model's own kind, whose answers are a digit.

@@ -11,10 +11,10 @@ from pipeline import recipes
 from pipeline.archive.store import Store
 from pipeline.query import db
 from pipeline.runs.loop import end
-from pipeline.runs.run import open_run
 from pipeline.upkeep.repeat import repeat
 from tests.helpers.archives import SUMS, edit, run_iteration
 from tests.helpers.command import invoke, refused
+from tests.helpers.runs import open_run
 
 
 @pytest.fixture(scope="module")

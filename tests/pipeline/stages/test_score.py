@@ -18,7 +18,6 @@ from pipeline.query import db
 from pipeline.recipes.config import Config, Reward
 from pipeline.replay import draws
 from pipeline.runs.processes import Processes
-from pipeline.runs.run import open_run
 from pipeline.stages import score
 from pipeline.stages.evaluate import evaluate
 from pipeline.verifiers import REWARDS, math, verifier
@@ -26,6 +25,7 @@ from schemas import UserError
 from schemas.enums import Verdict
 from tests.helpers.archives import SUMS, edit, run_iteration
 from tests.helpers.command import invoke, refused
+from tests.helpers.runs import open_run
 
 KEY = "SELECT count(*), count(DISTINCT (trajectory_id, verifier_id)) FROM verdicts"
 

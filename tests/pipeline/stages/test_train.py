@@ -16,13 +16,13 @@ from pipeline.archive.store import Store
 from pipeline.query import db
 from pipeline.recipes.config import Config
 from pipeline.runs import memory
-from pipeline.runs.run import open_run
 from reval import attention
 from reval.batch import collate
 from reval.model import Policy
 from reval.trainer import Trainer
 from tests.helpers.archives import run_pass
 from tests.helpers.command import invoke, refused
+from tests.helpers.runs import open_run
 
 pytestmark = pytest.mark.usefixtures("warm")
 

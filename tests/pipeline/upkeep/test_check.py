@@ -22,7 +22,6 @@ from pipeline.archive.store import Store
 from pipeline.query import db
 from pipeline.query import states as versions
 from pipeline.runs.loop import end
-from pipeline.runs.run import open_run
 from pipeline.stages import draw as replay
 from pipeline.stages import evaluate, generate, reference, score, train
 from pipeline.upkeep import check
@@ -30,6 +29,7 @@ from pipeline.upkeep.check import Kind
 from schemas import TABLES, UserError, digest
 from tests.helpers.archives import edit
 from tests.helpers.command import environment, invoke, refused
+from tests.helpers.runs import open_run
 
 CHECKS = sorted(db.PIPELINE.glob("upkeep/sql/checks/*.sql"))
 
