@@ -52,7 +52,7 @@ def environment(port: int) -> dict[str, str]:
 
 
 def server_version(port: int) -> str | None:
-    """The version of the Prefect server that answers on the port; null when none does."""
+    """The version of the Prefect server that answers on the port; None when none does."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no business on loopback
     try:
         with opener.open(f"http://{HOST}:{port}/api/health", timeout=1) as answer:

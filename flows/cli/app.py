@@ -77,7 +77,7 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _without_prefect() -> str | None:
-    """What to say if the process's Prefect server died; null: it did not."""
+    """What to say if the process's Prefect server died; None: it did not."""
     server = sys.modules.get("flows.server")
     if server is None or not server.gone.is_set():
         return None

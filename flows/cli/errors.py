@@ -9,7 +9,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def one_line(error: BaseException | None) -> str | None:
-    """What to say of an error that is no fault of the program; null: its traceback is wanted."""
+    """What to say of an error that is no fault of the program; None: its traceback is wanted."""
     if isinstance(error, UserError):
         return str(error)
     if error is not None and _is_full(error):

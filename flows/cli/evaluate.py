@@ -83,7 +83,7 @@ def evaluate(
 def _settled(
     policy: str, archive: str, recipe: str | None, lines: list[str], *, is_asked: bool
 ) -> "tuple[Store | None, Config]":
-    """The archive, null if it is not there yet, and how the policy is evaluated; `is_asked`: benchmarks are named."""
+    """The archive, None if it is not there yet, and how the policy is evaluated; `is_asked`: benchmarks are named."""
     from pipeline.archive.store import Store
     from pipeline.recipes import BENCHMARK, load
     from pipeline.stages.evaluate import evaluated_as
@@ -106,7 +106,7 @@ def _has(store: "Store", policy: str) -> bool:
 
 
 def _folder(policy: str) -> Path | None:
-    """The model folder a user means by this; null: it looks like no folder and like no hub's name."""
+    """The model folder a user means by this; None: it looks like no folder and like no hub's name."""
     from pipeline.inputs.policies import find_base
 
     return find_base(policy, "policy") if "/" in policy or Path(policy).is_dir() else None

@@ -91,7 +91,7 @@ def report_stage(archive: str, config: "Config", run_id: str, iteration: int) ->
 
 
 def _report(store: "Store", verifier_id: str, wanted: "pa.Table", n_judged: int | None, seconds: float | None) -> None:
-    """Counts, the slowest, gold answers that cannot be read, other verifiers; null `n_judged`: all of `wanted`."""
+    """Counts, the slowest, gold answers that cannot be read, other verifiers; None `n_judged`: all of `wanted`."""
     import pyarrow.compute as pc
 
     from pipeline.query import db

@@ -50,7 +50,7 @@ def plan(
 
 
 def _archive(archive: str | None, config: "Config") -> "Store | None":
-    """The archive that is named, or the one that commands take where none is; null: there is none here yet."""
+    """The archive that is named, or the one that commands take where none is; None: there is none here yet."""
     from pipeline.archive.layout import MARKER
     from pipeline.archive.store import Store
 

@@ -28,7 +28,7 @@ ALPHA, RHO = 0.25, 0.3
 
 @dataclass(frozen=True)
 class Measured:
-    """What an archive says of runs like the planned one. Null: it has none that could say."""
+    """What an archive says of runs like the planned one. None: it has none that could say."""
 
     n_responses: int = 0
     response_tokens: float | None = None  # mean
@@ -40,7 +40,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Costs:
-    """Bytes at the end of the run. Null: the number of parameters is not known."""
+    """Bytes at the end of the run. None: the number of parameters is not known."""
 
     archive: float
     weights: float | None
@@ -68,7 +68,7 @@ def costs(
 
 
 def parameters(base: str, found: Measured) -> tuple[int | None, str]:
-    """The number of weights of a base policy, and how it is known; null: it is not."""
+    """The number of weights of a base policy, and how it is known; None: it is not."""
     if base == EMBEDDED:
         return arithmetic.n_parameters(), "the embedded model's"
     if found.n_parameters is not None:

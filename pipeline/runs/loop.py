@@ -37,7 +37,11 @@ def iterations(run: Run, *, lines: bool = True) -> Iterator[int]:
 
 
 def end(run: Run, iteration: int, seconds: float | None = None) -> None:
-    """Writes that the iteration is over, and lets go of what need not be kept; null seconds: it did not run in one go."""
+    """Writes that the iteration is over, and lets go of what need not be kept.
+
+    Args:
+        seconds: its wall time; None: it did not run in one go.
+    """
     name = f"{run.run_id}/{iteration}/iteration"
     run.store.snapshot(name, "iteration", run_id=run.run_id, iteration=iteration, seconds=seconds)
     prune(run)

@@ -35,7 +35,7 @@ class Shape:
 
 
 def shape(base: str) -> Shape | None:
-    """The sizes of a base policy, from its config; null: it is not on this machine, or its config says other things."""
+    """The sizes of a base policy, from its config; None: it is not on this machine, or its config says other things."""
     if base == EMBEDDED:
         width = arithmetic.HIDDEN
         return Shape(width, arithmetic.LAYERS, width, width, arithmetic.INTERMEDIATE, len(arithmetic.WORDS))

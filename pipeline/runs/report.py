@@ -26,7 +26,7 @@ def line(run: Run, iteration: int) -> str:
 
 
 def pass_line(run: Run, iteration: int) -> str | None:
-    """One line about an iteration's training; null: there was none."""
+    """One line about an iteration's training; None: there was none."""
     found = run.query("training_of", pass_id=run.policy_id(iteration)).to_pylist()
     if not found:
         return None

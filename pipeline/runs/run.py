@@ -38,7 +38,7 @@ class Run:
         return self.base_policy_id if iteration == 0 else f"{self.run_id}-{iteration:04d}"
 
     def reference_id(self, iteration: int) -> str | None:
-        """The reference of an iteration's pass: the policy at the last reset before it; null: each row's own."""
+        """The reference of an iteration's pass: the policy at the last reset before it; None: each row's own."""
         if self.config.train.reference == "behaviour":
             return None
         every = self.config.train.reset_every_iterations
@@ -49,7 +49,7 @@ class Run:
         return policies.policy_location(self.store, policy_id)
 
     def snapshot_id(self, iteration: int) -> str | None:
-        """The state of the archive an iteration draws from; null if that is not there yet.
+        """The state of the archive an iteration draws from; None if that is not there yet.
 
         `iterate` draws from what its own score left; all passes of `retrain` from what its run began with.
         """
@@ -61,7 +61,7 @@ class Run:
         return bool(found["ended"][0].as_py())
 
     def query(self, name: str, **inputs: Any) -> pa.Table:
-        """The rows of `pipeline/sql/NAME.sql` over the archive as it is now."""
+        """The rows of NAME.sql over the archive as it is now."""
         return db.query(self.store, name, **inputs)
 
     def next_iteration(self) -> int:

@@ -35,7 +35,13 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Answers:
-    """`rows`: `responses` with a column response_text; `checked`: what `check_weights` found, None: it was not asked."""
+    """What a policy said to each problem.
+
+    Attributes:
+        rows: see `responses`, and a column response_text.
+        engine: which gave them.
+        checked: what `check_weights` found; None: it was not asked.
+    """
 
     rows: pa.Table
     engine: Engine
