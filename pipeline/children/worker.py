@@ -27,6 +27,9 @@ from schemas import Failure, UserError
 Progress = Callable[[int, int], None]
 Handler = Callable[..., Any]
 STOP_SECONDS = 10
+# OpenMP's threads wait for one another by spinning. Where other processes use the same cores, a spinning thread takes the
+# core from the very thread it waits for. These threads sleep while they wait.
+QUIET = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class WorkerDied(Failure):
@@ -60,7 +63,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=output or sys.stderr,  # the parent's standard output is for its answer
                 stderr=output,
-                env={**os.environ, **(environment or {})},
+                env={**QUIET, **os.environ, **(environment or {})},
                 start_new_session=True,  # Ctrl-C reaches the parent, which then stops the child
             )
         finally:
