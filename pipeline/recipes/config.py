@@ -1,8 +1,8 @@
-"""One frozen tree of settings, loaded from a recipe's TOML. Imports no torch.
+"""All settings of a run, with types, defaults and meanings, loaded from a recipe's TOML. Imports no torch.
 
-What and how are apart: every section but `runtime` and `keep` decides which rows come out and enters a run's record.
-`runtime` says what to run it on and how fast; another engine or batch samples other tokens of the same distribution, and
-every rollout says which engine made it. `keep` says which weights stay.
+Every section except `runtime` and `keep` decides which rows a run makes, and is recorded with the run. `runtime` says
+where and how fast it runs; another engine or batch size samples other tokens of the same distribution, and every rollout
+says which engine made it. `keep` says which weights stay on disk. docs/settings.md is generated from this file.
 """
 
 import difflib
@@ -23,83 +23,116 @@ class Section(BaseModel):
 
 
 class Prompts(Section):
+    """The questions a run trains on."""
+
     source: str = "arithmetic"
-    """Where questions come from: `arithmetic` (made here), or the source of imported ones."""
+    """Where questions come from: `arithmetic` (sums that reval makes itself), or the source name of imported ones."""
     seed: int = Field(0, ge=0, lt=2**31)
-    """`arithmetic` only: which problems are set aside for evaluation."""
+    """`arithmetic` only: the seed that decides which problems are kept for evaluation."""
     template: str = Field("{problem}", pattern=r"\{problem\}")
-    """The prompt around a problem."""
+    """The prompt that the policy gets; `{problem}` stands for the question."""
 
 
 class Policy(Section):
+    """The policy a run starts from."""
+
     base: str = "arithmetic"
-    """The policy a run starts from: `arithmetic` (trained here), or a Hugging Face folder or hub name."""
+    """`arithmetic` (a small model that reval trains itself), or a Hugging Face folder or hub name."""
     seed: int = Field(0, ge=0, lt=2**31)
-    """`arithmetic` only: its first weights and the order of its worked examples."""
+    """`arithmetic` only: the seed of its first weights and of the order of its worked examples."""
     target_accuracy: float = Field(0.4, ge=0, le=0.55)
-    """`arithmetic` only: its pre-training stops when it solves about this share of problems greedily."""
+    """`arithmetic` only: pre-training stops when the model solves about this share of problems greedily."""
 
 
 class Generate(Section):
+    """How rollouts are generated."""
+
     prompts_per_iteration: int = Field(64, ge=1)
+    """Questions asked in an iteration."""
     samples_per_prompt: int = Field(8, ge=1)
+    """Responses to each question; together they are a group."""
     temperature: float = Field(1.0, gt=0)
+    """Sampling temperature of rollouts, and of the sampled answers in evaluation."""
     max_response_tokens: int = Field(16, ge=1)
+    """The longest response, in tokens; a longer one is cut there."""
     shard_trajectories: int = Field(4096, ge=1)
-    """Rollouts generated between two commits: what a crash can cost. The engine is seeded once a shard."""
+    """Rollouts generated between two commits; a crash loses at most so many. The engine is seeded once per shard."""
 
 
 class Score(Section):
+    """How rollouts are judged."""
+
     verifier: str = "math"
-    """Who judges, as `reval verifiers` lists them. To retrain on: also `imported`, labels that came with a file, and
-    NAME@VERSION, what an older version said."""
+    """The verifier, one of those `reval verifiers` lists. A retraining can also use `imported` (the labels of an imported
+    file) or NAME@VERSION (the verdicts of an older version)."""
     max_seconds: float = Field(5.0, gt=0)
-    """A check is killed after this long, and its rollout has no reward."""
+    """A check that takes longer than this, in seconds, is killed; its rollout gets no reward."""
 
 
 class Reward(Section):
-    """What a verdict is worth to training; judging knows nothing of it. Null: what the verifier says, 1 for correct, 0
-    for wrong and no_answer, and for the others nothing: they are not trained on."""
+    """The reward of each verdict. It is applied when rollouts are drawn, so changing it needs no new judging. A verdict
+    that is not set has the verifier's reward: 1 for correct, 0 for wrong and no_answer. The other verdicts have no reward
+    then, and their rollouts are not trained on."""
 
     correct: float | None = None
+    """Reward of a correct answer."""
     wrong: float | None = None
+    """Reward of a wrong answer."""
     no_answer: float | None = None
+    """Reward of a response in which no answer was found."""
     bad_gold: float | None = None
+    """Reward where the gold answer itself cannot be read."""
     timeout: float | None = None
+    """Reward where the check took longer than score.max_seconds."""
     crashed: float | None = None
+    """Reward where the check crashed."""
     length_penalty: float = Field(0.0, ge=0)
     """A response of n tokens loses length_penalty · clip((n − (L − c)) / c, 0, 1), where L is the limit it was generated
     under and c is length_buffer_tokens: nothing up to L − c, all of it at L (arXiv 2503.14476, Eq. 13)."""
     length_buffer_tokens: int = Field(1024, ge=1)
+    """The last so many tokens before the limit, over which the length penalty grows from nothing to all of it."""
 
 
 class Recency(Section):
+    """The draw rule `recency`: newer rollouts are drawn more often."""
+
     gamma: float = Field(0.8, gt=0, le=1)
     """A rollout weighs gamma^age, age in iterations."""
 
 
 class FreshPriority(Section):
+    """The draw rule `fresh_priority`: a rollout weighs (|residual| + epsilon)^alpha · exp(−age / tau)."""
+
     alpha: float = Field(0.6, ge=0)
+    """How strongly the residual counts; 0: not at all."""
     epsilon: float = Field(0.01, gt=0)
+    """Added to |residual|, in nats, so that a rollout with residual 0 can still be drawn."""
     tau_windows: float = Field(0.5, gt=0)
-    """The scale of the age term, in units of the time a rollout spends in the window."""
+    """tau, as a multiple of the iterations that the window spans."""
 
 
 class KeepCorrect(Section):
+    """The draw rule `keep_correct`: a part of the window is kept for older correct rollouts."""
+
     share: float = Field(0.3, gt=0, lt=1)
-    """Part of the window that is kept for correct rollouts older than the rest."""
+    """That part of the window."""
 
 
 class Balanced(Section):
+    """The draw rule `balanced`: prompts that are solved about half of the time are drawn most."""
+
     sigma: float = Field(0.25, gt=0)
-    """Deviation of the Gaussian around a pass rate of one half by which prompts weigh."""
+    """A prompt with pass rate p weighs exp(−(p − 1/2)² / (2 sigma²))."""
     rest: Literal["nothing", "solved", "unsolved", "both"] = "nothing"
-    """Prompts that are left out: those whose rollouts in the window are all right, all wrong, or both."""
+    """Prompts that are left out: those whose rollouts in the window are all correct (solved), none correct (unsolved), or
+    both kinds."""
 
 
 class Custom(Section):
+    """The draw rule `custom`: a SQL expression of yours says how much a rollout weighs."""
+
     weight: str = ""
-    """A SQL expression over the columns of candidates (pipeline/sql/candidates.sql) that says how much a row weighs."""
+    """The expression, over the columns of pipeline/replay/sql/candidates.sql."""
 
 
 Rule = Literal["fifo", "recency", "fresh_priority", "keep_correct", "balanced", "groups", "custom"]
@@ -108,24 +141,31 @@ FRESH = "fresh"
 
 
 class Replay(Section):
+    """Which rollouts each update trains on."""
+
     schedule: Literal["paper_appendix_a", "paper_algorithm_1", "shares"] = "paper_appendix_a"
-    """appendix A: one update on the fresh batch, then draws from the window. Algorithm 1: every update draws from it.
-    shares: as `shares` says."""
+    """What the updates of an iteration are made of. paper_appendix_a: the first update takes all new rollouts, the others
+    draw from the window. paper_algorithm_1: every update draws from the window. shares: as replay.shares says."""
     rule: Rule = "fifo"
-    """How the paper's schedules choose replayed rows: one of pipeline/sql/draw_*.sql, which say what they do."""
+    """The draw rule of the paper's two schedules; docs/replay.md explains each."""
     updates_per_iteration: int = Field(2, ge=1)
+    """Optimizer steps in an iteration."""
     batch_trajectories: int = Field(512, ge=1)
-    """Rows in an update. Only the paper's update on the fresh batch has another size: all of an iteration's rollouts."""
+    """Rollouts in an update. The first update of paper_appendix_a takes all new rollouts of the iteration instead."""
     window_trajectories: Annotated[int, Field(gt=0)] | Literal["all"] = 2560
+    """The replay window: draws take from the newest so many rollouts."""
     max_age_iterations: int | None = Field(None, ge=0)
-    """Rollouts older than this are never drawn; without it, the window alone bounds age."""
+    """Rollouts older than so many iterations are never drawn. Not set: only the window limits their age."""
     shares: list[dict[str, Schedule | Literal["rest"]]] = []
-    """For each update, what part of it is `fresh` and what part each rule draws; "rest" is what the others leave. The
-    last entry counts for all updates after it. Where `fresh` is named, rules draw from the past alone."""
+    """For each update, which part of it is `fresh` (rollouts of this iteration) and which part each draw rule draws, as
+    numbers from 0 to 1; "rest" is what the others leave. The last entry also counts for all updates after it. In an
+    update that names `fresh`, the rules draw from earlier iterations only."""
     importance: Schedule = Ramp(kind="linear", start=0.4, end=1.0, iterations=100)
-    """Exponent of importance weights, for rules that favour some rows: 0 is none, 1 takes the bias out of the loss."""
+    """Exponent of the importance weights of rules that draw some rollouts more often than others: 0: no weights; 1: the
+    loss estimates the plain mean over the window."""
     if_short: Literal["smaller", "wait", "refuse"] = "smaller"
-    """What becomes of an update for which there are too few rows: it is smaller, it is left out, or the run stops."""
+    """What happens when there are too few rollouts for an update. smaller: the update is smaller. wait: it is left out.
+    refuse: the run stops."""
     recency: Recency = Recency()
     fresh_priority: FreshPriority = FreshPriority()
     keep_correct: KeepCorrect = KeepCorrect()
@@ -160,42 +200,51 @@ class Replay(Section):
 
 
 class Retrain(Section):
-    """What a retraining draws from, of the state it pins. Empty: everything its policy can read."""
+    """Which rollouts `reval retrain` may draw. Empty: all whose token ids the policy can read."""
 
     runs: list[str] = []
+    """Only rollouts of these runs."""
     policies: list[str] = []
-    """The policies whose rollouts."""
+    """Only rollouts that these policies generated."""
     where: str = ""
-    """A SQL condition over the view rollouts, as behind WHERE."""
+    """Only rollouts for which this SQL condition over the view `rollouts` is true, written as after WHERE."""
 
 
 class Train(Section):
+    """The loss and the optimizer."""
+
     objective: Literal["reval", "tbrm", "grpo", "reinforce", "tba"] = "reval"
-    """reval/objectives.py says what each is."""
+    """The loss; docs/training.md explains each."""
     baseline: Literal["group_mean", "half_mean", "raw"] = "group_mean"
-    """What is subtracted from a reward: the mean reward of the prompt's group, half of it, or nothing."""
+    """What is subtracted from a reward: the mean reward of the rollout's group, half of that mean, or nothing (raw)."""
     beta: float = Field(1.0, gt=0)
-    """Weight of KL to the reference; a reward of 1 is worth 1/beta nats."""
+    """Weight of the KL divergence from the reference policy. A reward of 1 is worth 1/beta nats."""
     clip_low: float = Field(0.2, gt=0, lt=1)
-    """`grpo` only: its ratios are clipped to between 1 - clip_low and 1 + clip_high."""
+    """`grpo` only: ratios below 1 − clip_low are clipped."""
     clip_high: float = Field(0.2, gt=0)
+    """`grpo` only: ratios above 1 + clip_high are clipped."""
     learning_rate: Schedule = 3e-4
-    """A number, or how it goes from iteration to iteration, written as in replay.shares."""
+    """Learning rate of AdamW: one number, or a schedule over iterations."""
     adam_beta1: float = Field(0.9, ge=0, lt=1)
+    """AdamW's decay of the mean of gradients."""
     adam_beta2: float = Field(0.999, ge=0, lt=1)
+    """AdamW's decay of the mean of squared gradients."""
     weight_decay: float = Field(0.0, ge=0)
+    """AdamW's weight decay."""
     max_grad_norm: float = Field(1.0, gt=0)
+    """A gradient whose norm is larger than this is scaled down to it."""
     reference: Literal["reset", "behaviour"] = "reset"
-    """What π_ref is: one policy for all rows, set anew as reset_every_iterations says; or for each row the policy that
-    generated it, so that a replayed row is worth what is left of its target."""
+    """The reference policy π_ref. reset: one policy for all rollouts, renewed as reset_every_iterations says. behaviour:
+    for each rollout, the policy that generated it; what training has already moved on a replayed rollout then counts."""
     reset_every_iterations: int = Field(1, ge=0)
-    """The reference becomes the current policy every so many iterations; 0 is never. Not with reference = behaviour."""
+    """Every so many iterations the current policy becomes the reference; 0: never. Unused with reference = behaviour."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What matrix products are computed in. Weights, their sums and the optimizer's state are float32 either way."""
+    """Number format of matrix products. Weights, their sums and the optimizer's state are float32 either way."""
     lora_rank: int = Field(0, ge=0)
-    """0 trains all weights; otherwise low-rank adapters on every linear layer (peft), under a reference that stays."""
+    """0: all weights are trained. Larger: low-rank adapters of this rank on every linear layer (peft); the reference must
+    then stay the same (reset_every_iterations = 0, reference = reset)."""
     lora_alpha: int = Field(16, ge=1)
-    """Adapters count lora_alpha / lora_rank times."""
+    """The adapters' output is scaled by lora_alpha / lora_rank."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Train":
@@ -214,59 +263,69 @@ class Train(Section):
 
 
 class Evaluate(Section):
+    """When and on what a run's policies are evaluated."""
+
     every_iterations: int = Field(1, ge=1)
-    """Greedy accuracy on the held-out problems is taken every so many iterations, and at the first and last."""
+    """Held-out problems are answered greedily every so many iterations, and before the first and after the last."""
     benchmarks: list[str] = []
-    """The sources whose held-out problems these are, each a benchmark by itself; empty: that of `prompts`."""
+    """Sources whose held-out problems are answered; each source is a benchmark of its own. Empty: prompts.source."""
     max_prompts: Annotated[int, Field(ge=1)] | Literal["all"] = 400
-    """Held-out problems used of each benchmark, the first so many by id: ids are digests, so it is a random sample."""
+    """At most so many problems of each benchmark, the first by id. Ids are digests, so this is a random sample."""
     samples_per_prompt: int = Field(4, ge=0)
-    """k of avg@k, pass@k, maj@k: answers per problem at generation's temperature; 0 is none."""
+    """Sampled answers to each problem, at generate.temperature: the k of avg@k, pass@k and maj@k. 0: none."""
     sampled_every_iterations: int = Field(0, ge=0)
-    """These answers are given every so many iterations, and at the first and last; 0: at these alone."""
+    """The sampled answers are given every so many iterations, and before the first and after the last; 0: only then."""
 
 
 class Keep(Section):
-    """Which of a run's weights stay in the archive as it goes on; rows all do. What the run still needs always stays."""
+    """Which weights stay in the archive while a run goes on. Rows always stay, and so do weights the run still needs."""
 
     optimizer_states: int = Field(2, ge=0)
-    """The newest so many; 0 is all. To repeat a pass takes the state of the policy it began from."""
+    """The newest so many optimizer states stay; 0: all. `reval repeat` needs the state its pass began with."""
     policies_every: int = Field(1, ge=1)
-    """The weights of every so-many-th iteration; 1 is all. So do the newest two, what a run began from, the reference of
-    the next pass, and the newest in each labelled snapshot."""
+    """The weights of every so-many-th iteration stay; 1: all. These stay too: the newest two, those a run began with, the
+    reference of the next pass, and the newest in each labelled snapshot."""
 
 
 class Runtime(Section):
+    """Where and how fast it runs. None of this changes what a run makes, except for rounding and sampled tokens."""
+
     engine: Literal["vllm", "transformers"] = "vllm"
+    """What generates: vLLM, or transformers' own generation, which is slow but needs no vLLM."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models run; auto: on the GPU if there is one."""
     gpu_memory_share: float = Field(0.85, gt=0, le=1)
-    """vLLM's share of a GPU's memory."""
+    """Part of a GPU's memory that vLLM takes."""
     engine_batch: int = Field(256, ge=1)
-    """Rollouts the engine works on at once."""
+    """Rollouts that the engine generates at the same time."""
     micro_batch_tokens: int = Field(16384, ge=1)
-    """Tokens in one forward pass of the trainer, padding included; a longer trajectory is one by itself."""
+    """Tokens in one forward pass of the trainer, padding included. A longer trajectory has a forward pass of its own."""
     batching: Literal["packed", "padded"] = "packed"
-    """How trajectories share a forward pass: end to end without padding, or side by side with those about as long. A
-    model whose attention cannot be told where one ends is padded either way."""
+    """How trajectories share a forward pass. packed: end to end, without padding. padded: side by side with others of
+    about the same length. A model whose attention cannot be told where a trajectory ends is always padded."""
     trainer_processes: int = Field(0, ge=0)
-    """Processes that train together; 0 is one per GPU, and one on a CPU. Their number changes no result but rounding."""
+    """Processes that train together; 0: one per GPU, and one on a CPU. Their number changes only rounding."""
     sharding: Literal["none", "full", "offloaded"] = "none"
-    """Whether each process has all weights, gradients and optimizer state, or its part of them (FSDP), on the GPU or
-    the CPU's memory."""
+    """none: each process holds all weights, gradients and optimizer state. full: each holds a part of them (FSDP).
+    offloaded: that part is in the CPU's memory."""
     checkpointing: Literal["none", "layers"] = "none"
-    """What the backward pass computes again instead of keeping: nothing, or every layer's activations."""
+    """none: the activations of the forward pass are kept. layers: the backward pass computes them again, layer by layer;
+    this saves memory and costs time."""
     trackers: list[Literal["tensorboard", "wandb"]] = []
-    """Who else gets each step's figures."""
+    """Trackers that get the figures of each optimizer step; they are in the archive anyway."""
     verifier_workers: int = Field(0, ge=0)
-    """Processes that check answers; 0 is one per core."""
+    """Processes that check answers; 0: one per core."""
     storage: dict[str, str] = {}
-    """Delta's storage options of an archive in an object store, on top of what the environment says."""
+    """Storage options of Delta for an archive in an object store, in addition to those in the environment."""
 
 
 class Config(Section):
     recipe: str
+    """The recipe's name, which is its file's; it cannot be set."""
     seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of the choice of questions and of sampling."""
     iterations: int = Field(10, ge=1)
+    """Iterations of the run in all. It may be raised later to go on."""
     prompts: Prompts = Prompts()
     policy: Policy = Policy()
     generate: Generate = Generate()
