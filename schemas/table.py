@@ -1,10 +1,11 @@
 """What a table and a column are."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 
 import pyarrow as pa
+
+from schemas.enums import Word
 
 TEXT, INT, FLOAT = pa.string(), pa.int64(), pa.float64()
 
@@ -20,7 +21,7 @@ class Column:
     type: pa.DataType
     doc: str
     null: str | None = None
-    enum: type[StrEnum] | None = None
+    enum: type[Word] | None = None
     null_is: str | None = None
 
     @property

@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Annotated, Any
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +18,27 @@ from flows.cli.errors import one_line
 from pipeline.archive.layout import ARCHIVE
 from schemas import UserError
 
+# The commands as `reval --help` and docs/commands.md show them.
+PANELS = {
+    "Train": ("iterate", "retrain", "plan", "init", "up"),
+    "Ask the archive": ("status", "sql", "lineage", "snapshots", "tag", "diff"),
+    "Judge and evaluate": ("verifiers", "rescore", "evaluate"),
+    "Bring in and take out": ("import", "export"),
+    "Look after the archive": ("check", "repeat", "compact", "vacuum", "prune"),
+    "Stage by stage": ("generate", "score", "draw", "reference", "train"),
+}
+PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}
+
+
+class _Commands(typer.core.TyperGroup):
+    """Lists the commands in the order of `PANELS`, not in that of the imports."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=list(PANEL_OF).index)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Offline RL for language models whose replay buffer is a versioned dataset on disk.\n\n"
     "First: `reval iterate` trains a small model on sums, start to finish. Then ask the archive: "
     '`reval sql "SELECT * FROM progress ORDER BY run_id, iteration"`; '
@@ -96,7 +117,7 @@ def _leave_without_prefect(code: int) -> None:
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """A command of the app."""
-    return app.command()(guarded(function))
+    return app.command(rich_help_panel=PANEL_OF[function.__name__])(guarded(function))
 
 
 def myself() -> str:

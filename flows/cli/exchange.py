@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from flows.cli.app import DEFAULT_ARCHIVE, Archive, At, app, command, guarded, myself
+from flows.cli.app import DEFAULT_ARCHIVE, PANEL_OF, Archive, At, app, command, guarded, myself
 from schemas.enums import Split
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ import_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-app.add_typer(import_app, name="import")
+app.add_typer(import_app, name="import", rich_help_panel=PANEL_OF["import"])
 
 
 class RolloutFormat(StrEnum):

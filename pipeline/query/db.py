@@ -121,7 +121,7 @@ def _view(connection: duckdb.DuckDBPyConnection, name: str, addresses: list[str]
         return
     listed = ", ".join(_quoted(address) for address in addresses)
     schema = ", ".join(
-        f"{_quoted(c.name)}: {{name: {_quoted(c.name)}, type: {_quoted(_sql_type(c.type))}, default_value: NULL}}"
+        f"{_quoted(c.name)}: {{name: {_quoted(c.name)}, type: {_quoted(sql_type(c.type))}, default_value: NULL}}"
         for c in TABLES[name].columns
     )
     statement = f'CREATE VIEW "{view}" AS SELECT {columns} FROM read_parquet([{listed}], schema = MAP {{{schema}}})'
@@ -135,11 +135,12 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _sql_type(kind: pa.DataType) -> str:
+def sql_type(kind: pa.DataType) -> str:
+    """DuckDB's name of a column's type."""
     if pa.types.is_list(kind):
-        return f"{_sql_type(kind.value_type)}[]"
+        return f"{sql_type(kind.value_type)}[]"
     if pa.types.is_map(kind):
-        return f"MAP({_sql_type(kind.key_type)}, {_sql_type(kind.item_type)})"
+        return f"MAP({sql_type(kind.key_type)}, {sql_type(kind.item_type)})"
     return SQL_TYPES[kind]
 
 

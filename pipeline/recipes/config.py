@@ -2,7 +2,7 @@
 
 Every section except `runtime` and `keep` decides which rows a run makes, and is recorded with the run. `runtime` says
 where and how fast it runs; another engine or batch size samples other tokens of the same distribution, and every rollout
-says which engine made it. `keep` says which weights stay on disk. docs/settings.md is generated from this file.
+says which engine made it. `keep` says which weights stay on disk.
 """
 
 import difflib
