@@ -1,4 +1,4 @@
-"""What benchmarks share: lines with a ratio, seconds by name, a measurement in a process of its own."""
+"""What benchmarks share: output lines with a ratio, seconds by name, and measuring in a separate process."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Processes that a benchmark started, by /proc: what is below one, what it runs, what it has used, its end."""
+"""The processes that a benchmark started, found in /proc: children, commands, memory used, and ending them."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Kills the real command at random moments and holds its archive against that of a command nobody disturbed.
+"""Kills the real command at random moments and compares its archive with one that was never disturbed.
 
     python -m benchmarks.soak --kills 50 --seed 0 --folder /tmp/soak
 

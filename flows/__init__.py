@@ -1,1 +1,3 @@
-"""The story on one page each, and the `reval` command. Nothing here decides what is done: the archive does."""
+"""The two programs, `iterate` and `retrain`, on one page each, and the `reval` command. Nothing here decides what is
+already done: the archive does.
+"""

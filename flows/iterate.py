@@ -1,4 +1,4 @@
-"""iterate: generate, score, draw, reference, train, evaluate, and again. The whole program is this page."""
+"""iterate: generate, score, draw, reference, train, evaluate, and again. The whole program is on this page."""
 
 from typing import Annotated
 

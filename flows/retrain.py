@@ -1,4 +1,4 @@
-"""retrain: draw and train over rollouts that are already in the archive. No engine, not one new token."""
+"""retrain: draws and trains over rollouts that are already in the archive. No engine, no new tokens."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""A Prefect server on loopback, with its state in one folder and nothing sent anywhere.
+"""A Prefect server on this machine only, with its state in one folder; it sends nothing anywhere.
 
 `up` keeps one in the foreground with the deployments. `reporting` finds one on the usual port, or starts a passing one
 over the same database, so that a flow started from the command line shows up in the same history. Enter either before

@@ -1,4 +1,4 @@
-"""The stages as Prefect tasks. Nothing is kept in Prefect: what is done is read from the archive."""
+"""The stages as Prefect tasks. Prefect keeps no results: what is done is read from the archive."""
 
 from collections.abc import Callable
 from typing import Any

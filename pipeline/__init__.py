@@ -1,1 +1,4 @@
-"""Stages and what they stand on. A stage turns pinned rows and its settings into new rows; `materialise` commits them."""
+"""The stages of a run and everything they use. A stage reads a pinned state of the archive and its settings, and makes
+new rows, which `archive/materialise.py` commits. Each folder here is a wing, and a wing imports only the wings before
+it.
+"""

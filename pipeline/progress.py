@@ -1,4 +1,4 @@
-"""What a person sees of a run: lines through the `reval` logger, and bars with rate and time left on a terminal."""
+"""What a person sees of a run: log lines, and progress bars with rate and time left in a terminal."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) by peft: the policy is what they stand on plus what they add.
+"""Low-rank adapters (LoRA, arXiv 2106.09685) by peft: the policy is a fixed base plus small trained matrices.
 
 A trained policy is saved with them merged in, an ordinary folder; the adapters themselves go on in the optimizer's state.
 """

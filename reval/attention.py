@@ -1,4 +1,4 @@
-"""Attention over trajectories packed end to end: each sees itself only.
+"""Attention over trajectories that lie end to end in one row: each sees only itself.
 
 Trajectories of one length that lie next to each other, as they do where batches are made by length, are attended
 together, so that nothing is padded. A GPU is no slower so than with PyTorch's kernel for varying lengths (LOG.md).

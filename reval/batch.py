@@ -1,4 +1,4 @@
-"""Rows to tensors, packed or padded. What a trajectory is put together with changes nothing but rounding.
+"""Makes tensors of rows, packed or padded. Which rows share a batch changes only rounding.
 
 Packed: end to end in one row, without padding; attention is told where each begins. Padded: side by side, padded on the
 right, so that under causal attention no real position sees padding and no mask is needed; rows are put together by

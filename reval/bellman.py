@@ -1,4 +1,4 @@
-"""Eq. 2 of ReVal (arXiv 2603.23355), on sums that are already taken. Pure tensors.
+"""The residual and the loss of ReVal (arXiv 2603.23355, Eq. 2), from sums over tokens. Pure tensors.
 
 Shapes live in names: B trajectories, N response tokens of all B together. All quantities are in nats.
 

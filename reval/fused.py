@@ -1,4 +1,4 @@
-"""What torch.compile may fuse: where there is a GPU, what Triton needs, and a model large enough to be worth the wait.
+"""Decides whether torch.compile is used: on a GPU, with Triton, and for a model large enough to be worth the wait.
 
 TORCH_COMPILE_DISABLE=1, which is torch's own, turns it off.
 """

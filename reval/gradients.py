@@ -1,4 +1,4 @@
-"""The gradient of an update out of those of its parts."""
+"""Adds up the gradient of an update from the gradients of its parts."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Log-probs of given tokens, and V(s₁), straight from hidden states: logits exist for a few rows at a time.
+"""Log-probs of given tokens and V(s₁) from hidden states; logits exist for only a few rows at a time.
 
 Backward computes a chunk's logits again, but for as many rows as may be kept. Logits, logsumexp and what is summed are
 float32 whatever the weights' type is. V of a trajectory is the logsumexp that its first token's log-prob took anyway.

@@ -1,4 +1,6 @@
-"""What memory depends on: how many logits exist at a time, by device (2^20 float32 are 4 MiB), and what is compiled.
+"""How many logits exist at a time on each device (2^20 float32 are 4 MiB), and which models are compiled.
+
+Memory depends on these. Imports no torch, since `reval plan` needs them too.
 
 Imports no torch: a plan wants to know too.
 """

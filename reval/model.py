@@ -1,4 +1,4 @@
-"""A causal language model as a policy: log-probs of given tokens, V(s₁) and entropies, without logits for a whole batch.
+"""A causal language model as a policy: log-probs of given tokens, V(s₁) and entropies, in little memory.
 
 Shapes live in names: B trajectories, T tokens, N response tokens of all B together, P places, D hidden units.
 """

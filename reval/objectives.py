@@ -1,4 +1,4 @@
-"""The objectives by name, all with one signature: a sample of an update to the loss of each trajectory (bellman.py).
+"""The losses by name; all take a sample of an update and give the loss of each trajectory (bellman.py).
 
 Shapes live in names: B trajectories, N response tokens of all B together.
 """

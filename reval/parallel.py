@@ -1,4 +1,4 @@
-"""The processes that train together, and a policy spread over them.
+"""The processes that train together, and how a policy is spread over them.
 
 `accelerate launch` starts them, or whoever sets what it sets (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE); a process
 by itself is a team of one. Trajectories are never split: each process has whole ones.

@@ -1,4 +1,4 @@
-"""What a pass's folder holds, read: settings, draws, and the rollouts they name.
+"""Reads the folder of a pass: settings, draws, and the rollouts they name.
 
 pass.json          `Settings`; paths are absolute or relative to the folder, the policy may be a hub name
 draws.parquet      update, slot, trajectory_id, weight, reward, baseline, and for grpo deviation

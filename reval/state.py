@@ -1,5 +1,6 @@
-"""What a pass leaves on disk: a policy, the optimizer's state that goes with it, and, on the way, both as they are
-between two updates. Whatever appears appears whole or not at all; nothing is pickled.
+"""Writes what a pass leaves on disk: the policy, the optimizer's state, and both as they are between two updates.
+
+Each file appears whole or not at all; nothing is pickled.
 
 In a team all processes have to call these; the first one writes.
 """

@@ -1,4 +1,4 @@
-"""Trackers: who else gets each step's figures, through accelerate."""
+"""Sends the figures of each step to trackers such as TensorBoard, through accelerate."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The training pass: given draws in, a new policy out. It decides nothing about which rows to use.
+"""The training pass: it is given draws and makes a new policy. It does not choose which rows to use.
 
 A pass is a folder (reval/rollouts.py says what it holds). Out: the policy's folder, its optimizer state, and
 `updates.parquet`, `steps.parquet` and `result.json` in the pass's folder. No draws are no updates: the weights stay as

@@ -1,4 +1,4 @@
-"""One update of a policy: the gradient of an objective over given rows, however they are cut up, and the step.
+"""One update of a policy: the gradient of a loss over given rows, in any number of parts, and the optimizer step.
 
 Every process works on its share of the micro-batches. Their gradients add up to the update's: the loss is divided by the
 update's number of trajectories in every part of it.

@@ -1,4 +1,4 @@
-"""What a model folder's files say of it: digests, and the number of weights. Imports no torch and loads no tensor."""
+"""Facts from the files of a model folder: digests and the number of weights. Loads no torch and no tensor."""
 
 import hashlib
 import math

@@ -1,4 +1,5 @@
-"""Every table of the archive, declared once: columns, keys, enums, ids, and the strict check that guards a write.
+"""Every table of the archive, declared once: columns with their meaning, keys, the words a column may hold, and ids.
+Every write is checked against these declarations.
 
 Imports the standard library and pyarrow only, so that any tool can read an archive's definition.
 """

@@ -1,4 +1,7 @@
-"""Strict conformance: pyarrow alone drops unknown keys and fills missing ones with null without a word."""
+"""The strict check before every write: unknown, missing, null or wrongly typed values are errors.
+
+pyarrow alone drops unknown keys and fills missing ones with null without a word.
+"""
 
 import pyarrow as pa
 import pyarrow.compute as pc

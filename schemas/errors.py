@@ -1,4 +1,4 @@
-"""The exceptions whose message is all there is to say: a command prints it on one line and shows no traceback."""
+"""Errors whose message is all a user needs: a command prints it on one line, without a traceback."""
 
 
 class UserError(Exception):

@@ -1,4 +1,4 @@
-"""Ids are words a person chose or digests of what they name; never counters, never random."""
+"""Ids: names that a person chose, or digests of what they name; never counters, never random numbers."""
 
 import hashlib
 import json

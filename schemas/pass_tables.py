@@ -1,4 +1,4 @@
-"""The tables of a training pass: references, draws, updates, steps, passes. See schemas/tables.py."""
+"""The tables of a training pass: references, draws, updates, steps and passes. tables.py has the others."""
 
 from schemas import enums
 from schemas.table import FLOAT, INT, TEXT, Table

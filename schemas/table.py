@@ -1,4 +1,4 @@
-"""What a table and a column are."""
+"""The classes that describe a table and a column."""
 
 from dataclasses import dataclass
 from functools import cached_property

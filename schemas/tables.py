@@ -1,4 +1,4 @@
-"""The tables. A column keeps one meaning for ever; new meaning is a new column.
+"""All tables with their columns. A column never changes its meaning; a new meaning gets a new column.
 
 Each column says its meaning, its unit, and what null means where null is allowed. The same text reaches SQL as a
 column comment (`duckdb_columns()`).

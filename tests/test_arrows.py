@@ -1,4 +1,4 @@
-"""The arrows: flows → pipeline → reval → schemas; inside pipeline/, wing by wing; and what may not be imported where."""
+"""The order of imports: between the packages, between the wings of pipeline/, and what must not be imported where."""
 
 import ast
 import re

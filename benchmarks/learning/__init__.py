@@ -1,1 +1,3 @@
-"""x."""
+"""What replay gains: ReVal and GRPO under several draw rules, at equal numbers of generated rollouts.
+docs/results.md says what was found.
+"""

@@ -1,4 +1,4 @@
-"""What replay buys, against GRPO: objectives × replay rules × seeds at equal numbers of generated rollouts.
+"""Compares training with replay against GRPO: objectives, replay rules and seeds, at equal numbers of new rollouts.
 
     python -m benchmarks.learning [--tasks …] [--arms …] [--seeds …]     runs what is missing, then reports
     python -m benchmarks.learning --report [FOLDER]                     reports alone, of the kept rows or others

@@ -1,4 +1,4 @@
-"""What `benchmarks.learning` compares: tasks, arms, and the small grid an arm is tuned over. Names and settings alone."""
+"""What `benchmarks.learning` compares: tasks, arms, and the grid each arm is tuned over. Only names and settings."""
 
 from dataclasses import dataclass, field
 from typing import Any

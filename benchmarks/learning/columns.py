@@ -1,4 +1,4 @@
-r"""A task of many steps: sums of six-digit numbers, worked out column by column, units first.
+r"""A task of many steps: sums of six-digit numbers, worked out column by column from the right.
 
     483927+251866=  7+6+0=13 2+6+1=09 9+8+0=17 3+1+1=05 8+5+0=13 4+2+1=07 \boxed{735793}
 

@@ -1,4 +1,4 @@
-"""What `benchmarks.learning` found: tables, ratios to GRPO with intervals, pictures. All from the rows that are kept."""
+"""Reports the kept results of `benchmarks.learning`: tables, ratios to GRPO with intervals, pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The results of `benchmarks.learning`: rows out of an archive, kept in Parquet beside the queries that made them."""
+"""Takes the results of `benchmarks.learning` out of an archive and keeps them in Parquet, with their queries."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the tasks of `benchmarks.learning` start from: base policies, questions of `columns`, the single prompts.
+"""What the tasks of `benchmarks.learning` start from: base policies, questions and single prompts.
 
 Policies and prompts lie in `results/start`, with the results. To train them again would be to begin elsewhere: the same
 code on another processor rounds otherwise, stops at another step, and leaves a policy that is right some points more or

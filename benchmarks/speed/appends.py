@@ -1,4 +1,4 @@
-"""Many processes append to one archive through the store: how long it takes, and whether every row is there once.
+"""Many processes append to one archive: how long it takes, and whether every row is there exactly once.
 
     python benchmarks/appends.py [ARCHIVE] [--processes 10] [--appends 200]
 

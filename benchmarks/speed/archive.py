@@ -1,4 +1,4 @@
-"""The archive against its limits; what a limit or a peer does is measured in the same run.
+"""Speed and size of the archive beside what the disk allows and what a peer does, measured in the same run.
 
 python -m benchmarks.speed.archive [append|tokens|open|query|fetch ...] [--rows 1000000] [--folder DIR]
 """

@@ -1,4 +1,4 @@
-"""Updates of a 1.5B policy on long rollouts: speed, memory, what a plain step of transformers does, where the time goes.
+"""Updates of a 1.5B policy on a GPU: speed and memory beside a plain step of transformers.
 
 python -m benchmarks.speed.gpu_train [--tiny] [--repeats 3]
 

@@ -1,4 +1,4 @@
-"""Drawing an update's rows: time and memory of every rule, how both grow with the archive, and torchrl's samplers.
+"""Time and memory of drawing an update's rows by every rule, as the archive grows, beside torchrl's samplers.
 
 python -m benchmarks.speed.replay [RULE ...] [--rows 1000000] [--folder DIR] [--torchrl PYTHON]
 

@@ -1,4 +1,4 @@
-"""Rows to measure with.
+"""Makes the rows that the benchmarks measure with.
 
 Token rows come from a small language model trained on real answers and sampled at temperature 1. Not uniform ids: what an
 archive's size hangs on is how predictable a policy's tokens are and what its log-probs look like. Longer responses are

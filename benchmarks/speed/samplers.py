@@ -1,4 +1,4 @@
-"""The peer of benchmarks/replay.py: torchrl's samplers, on numbers in memory. Needs torch and torchrl and nothing else.
+"""The peer of benchmarks/speed/replay.py: torchrl's samplers. Needs only torch and torchrl.
 
 python benchmarks/samplers.py uniform|prioritised ROWS    (prints one JSON object)
 

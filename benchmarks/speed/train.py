@@ -1,4 +1,4 @@
-"""Updates on a CPU: tokens a second against a plain step of transformers and one of TRL, peak memory, padding.
+"""Updates on a CPU: tokens a second beside transformers and TRL, peak memory, padding.
 
 python -m benchmarks.speed.train [--repeats 5] [--tokens 8192] [--only PART ...]
 

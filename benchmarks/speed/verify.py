@@ -1,4 +1,4 @@
-"""Judging real solutions: the pool against loops over math-verify, with hostile items among them, its memory, its starts.
+"""Judging real solutions: the pool beside plain loops over math-verify, with hostile items, memory and start-up.
 
 python -m benchmarks.speed.verify [--items N] [--repeats 5] [--data DIR]
 

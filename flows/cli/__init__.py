@@ -1,4 +1,6 @@
-"""The `reval` command."""
+"""The `reval` command. Each file here holds the commands of one subject and says what they print; the work is done in
+pipeline/. Imports wait until a command needs them, so that `reval --help` is quick.
+"""
 
 from flows.cli.main import app, main
 

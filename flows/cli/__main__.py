@@ -1,3 +1,5 @@
+"""Runs the `reval` command as `python -m flows.cli`."""
+
 from flows.cli import main
 
 main()

@@ -1,4 +1,4 @@
-"""What every `reval` command shares: its options, its tables, and a mistake as one line and exit code 2."""
+"""What all `reval` commands share: options, tables, and a user's mistake as one line and exit code 2."""
 
 import os
 import shutil

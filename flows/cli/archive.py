@@ -1,4 +1,4 @@
-"""The commands that look after the archive: its states, whether it is whole, and its disk space."""
+"""Commands that look after the archive: its states, whether it is whole, and its disk space."""
 
 import sys
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What a person can do something about is one line, in the terminal and in Prefect's logs, not four tracebacks."""
+"""Turns errors that a person can do something about into one line, in the terminal and in Prefect's logs."""
 
 import errno
 import logging

@@ -1,4 +1,4 @@
-"""`reval evaluate`: a policy of the archive, or any folder with a model, on benchmarks."""
+"""`reval evaluate`: answers benchmarks with a policy of the archive or any folder with a model."""
 
 from contextlib import closing
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`reval import` and `reval export`: files of other people's, and exports of this archive or another."""
+"""`reval import` and `reval export`: files that were made elsewhere, and exports of an archive."""
 
 from enum import StrEnum
 from pathlib import Path

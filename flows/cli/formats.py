@@ -1,4 +1,4 @@
-"""An answer in a format for other programs, written as it comes."""
+"""Writes an answer for other programs (CSV, JSON, Parquet), batch by batch."""
 
 from itertools import chain
 from typing import BinaryIO

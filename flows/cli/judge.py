@@ -1,4 +1,4 @@
-"""Judging again, and what judging came to: `reval rescore`, `reval verifiers`, and the report of `reval score`."""
+"""`reval rescore`, `reval verifiers`, and the report of `reval score`."""
 
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated

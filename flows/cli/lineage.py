@@ -1,4 +1,4 @@
-"""`reval lineage`: where a policy comes from, as a tree."""
+"""`reval lineage`: prints where a policy comes from, as a tree."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated

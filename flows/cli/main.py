@@ -1,4 +1,4 @@
-"""The `reval` command: training, asking, serving. Imports wait until a command needs them."""
+"""The `reval` command: training, asking the archive, serving. Imports wait until a command needs them."""
 
 import json
 import os

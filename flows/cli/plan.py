@@ -1,4 +1,4 @@
-"""`reval plan`: what a recipe's schedule means, before a run; pipeline/plan.py and pipeline/costs.py work it out."""
+"""`reval plan`: what a recipe's schedule means before a run; replay/plan.py and runs/costs.py compute it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""One stage by itself, on the iteration the run has come to. `iterate` can take over at any point."""
+"""Runs one stage by itself, on the iteration that the run has come to. `iterate` can take over at any point."""
 
 from pipeline.recipes.config import Config
 from pipeline.runs.loop import end

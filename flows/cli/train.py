@@ -1,4 +1,4 @@
-"""`reval train`: an iteration's pass, or only what it would take."""
+"""`reval train`: trains an iteration's pass, or only says what that would take."""
 
 from typing import TYPE_CHECKING, Annotated
 

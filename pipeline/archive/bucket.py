@@ -1,4 +1,4 @@
-"""The files of an archive in an object store, through obstore; with Delta's tables beside them under the same address."""
+"""The files of an archive in an object store, through obstore; Delta's tables are under the same address."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Delta's own log of a table, for what its readers do not tell: who committed, and every file that was ever named."""
+"""Reads Delta's log for what Delta's own readers do not show: who committed, and every file ever named."""
 
 import json
 from collections.abc import Iterator

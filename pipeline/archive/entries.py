@@ -1,4 +1,4 @@
-"""Entries of Delta's log: what it says of a table's files, and what is written there of a new one."""
+"""Entries of Delta's log: reads what it says of a table's files, and makes the entry of a new file."""
 
 import json
 import time

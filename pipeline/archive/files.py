@@ -1,4 +1,4 @@
-"""The files of an archive, in a folder or in an object store, behind one small set of verbs.
+"""The files of an archive, in a folder or an object store, behind one small set of operations.
 
 A file appears whole or not at all, and once it has appeared it stays through a loss of power. Paths are relative to
 the archive and have forward slashes.

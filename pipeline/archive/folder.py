@@ -1,4 +1,4 @@
-"""The files of an archive on a disk."""
+"""The files of an archive in a folder on a disk."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Where things lie inside an archive. No other module knows a directory's name. Builds paths; opens nothing.
+"""Where things are inside an archive; no other module knows a folder's name. It builds paths and opens nothing.
 
 Addresses are relative to the archive. Those that are ordinary files while they are worked on are also paths under
 `local`: the archive itself if it is a folder, else this machine's cache of it.

@@ -1,4 +1,4 @@
-"""Locks on names within an archive that a dead process does not keep.
+"""Locks on names within an archive. A lock ends with the process that holds it, also when that is killed.
 
 In a folder the operating system keeps them (flock): they end with their holder, however it ends. In an object store a
 lock is an object that its holder renews; one that is empty, or was not renewed for `LEASE_SECONDS`, is anybody's. To take

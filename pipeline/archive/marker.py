@@ -1,4 +1,4 @@
-"""The archive's marker: which tables, of which version, were made when; and what to do about an older or a newer one."""
+"""The archive's marker file: its tables and their versions; decides what to do with older and newer archives."""
 
 import json
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Runs a stage: skips what the archive already has, commits each shard as it is made, names the state it ends in."""
+"""Runs a stage: skips what the archive has, commits each shard as soon as it is made, names the final state."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping

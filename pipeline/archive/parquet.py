@@ -1,4 +1,4 @@
-"""How a shard is laid out as Parquet, and read back. What was tried, and what lost: benchmarks/LOG.md, "Layout"."""
+"""How a shard is written as Parquet and read back. What was tried is in benchmarks/LOG.md, "Layout"."""
 
 from pathlib import Path
 from typing import Any, BinaryIO

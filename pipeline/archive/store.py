@@ -1,4 +1,4 @@
-"""The archive's tables: Delta Lake, one writer's discipline.
+"""The archive's tables in Delta Lake, and how rows are committed to them.
 
 A shard is a set of Parquet files, one per table it adds to, committed under one name. Guarantees:
 - all of a shard's files are complete and on disk (fsync, or an object store's promise) before a commit names one;

@@ -1,4 +1,4 @@
-"""Delta's own log after a loss of power: delta-rs never waits for the disk, so what it wrote last may be torn.
+"""Puts Delta's log in order after a loss of power: delta-rs never waits for the disk, so the last commit may be torn.
 
 A commit counts as made only once `settle` has put it on disk. One that was cut before that is put aside, never deleted;
 its shard's files are still there, and the run that wrote them commits them again. An empty commit file is the worst

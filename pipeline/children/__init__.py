@@ -1,1 +1,3 @@
-"""Child processes that can be killed: one that answers calls, a pool with a deadline an item, a team that trains."""
+"""Child processes that can be killed at any moment without losing more than their work. A worker answers calls, a pool
+gives each item a deadline, and a team is several workers that train together.
+"""

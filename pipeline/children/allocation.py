@@ -1,4 +1,4 @@
-"""An allocation that is too large to be meant ends the process, where it would otherwise fail and be swallowed.
+"""Ends the process when it asks for an absurd amount of memory; otherwise a library would hide the failure.
 
 `int(2.5 ** 10 ** 11)` asks for 16 GB at once and touches none of it: to a library it is one more error to go on from.
 This is a filter in the kernel (seccomp) on two system calls. Where there can be none, such an allocation just fails.

@@ -1,4 +1,4 @@
-"""A pool of child processes that work on items under a deadline each; no item can hang, crash or delay the others.
+"""A pool of child processes with a deadline for each item; no item can hang, crash or delay the others.
 
 A worker has a few items ahead, so that it never waits for us; answers come back one by one, so that the first that is
 missing is the one it is at. An item that overruns its deadline costs the worker its life and nobody else anything: what

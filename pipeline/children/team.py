@@ -1,4 +1,4 @@
-"""Workers that answer a call together: the processes of a trainer, of which the first one's answer is the answer.
+"""Several workers that answer a call together, like the processes of a trainer; the first one's answer counts.
 
 They meet in a file and talk over the loopback interface. When one of them ends or fails, none is of use to the others any
 more: all are ended, and the next call starts new ones.

@@ -1,4 +1,4 @@
-"""Child processes that can be killed and that answer calls.
+"""Child processes that answer calls and can be killed.
 
 A call is a JSON header and, where rows travel, an Arrow table, over a socket pair; nothing is pickled. A child dies
 with its parent however the parent dies: the kernel closes the parent's end of a pipe that the child watches. A child

@@ -1,4 +1,6 @@
-"""What generates: vLLM, or transformers' own generation where there is no vLLM. Token ids in, token ids out.
+"""What an engine does: it gets prompts as token ids and gives responses as token ids.
+
+An engine runs in a process of its own (child.py); `EngineProcess` is the same interface seen from outside.
 
 An engine lives in a process of its own (engine_process.py); `EngineProcess` is the same interface seen from outside.
 """

@@ -1,4 +1,4 @@
-"""Whether the engine runs the policy it claims: its log-probs against the trainer's own forward."""
+"""Checks that the engine runs the policy it should: compares its log-probs with those of the trainer's model."""
 
 from typing import Any
 

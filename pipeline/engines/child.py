@@ -1,4 +1,4 @@
-"""An engine in a process of its own. On a CPU it stays up for a whole run and takes new weights in place."""
+"""Runs an engine in a process of its own. On a CPU it stays up for a whole run and takes new weights in place."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""transformers' own generation as the engine."""
+"""The engine that uses transformers' own generation."""
 
 from collections.abc import Sequence
 from typing import Any

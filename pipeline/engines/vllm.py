@@ -1,4 +1,4 @@
-"""vLLM as the engine."""
+"""The engine that uses vLLM."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any

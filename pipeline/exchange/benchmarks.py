@@ -1,4 +1,4 @@
-"""Benchmarks by what a person calls them: a file or folder, questions of the archive, a usual name, or a hub's.
+"""Finds a benchmark by what a user calls it: a file, a folder, a source of the archive, a known name or a hub's.
 
 How their rows are written is in `formats/benchmarks.py`.
 """

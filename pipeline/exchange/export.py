@@ -1,4 +1,4 @@
-"""One state of the archive, or the rows of a query, as a folder of plain Parquet with a manifest that import reads back.
+"""Writes a state of the archive, or the rows of a query, as a folder of plain Parquet files with a manifest.
 
 The folder appears whole or not at all. `manifest.json` names every file with its rows and its SHA-256. A state has a
 folder per table, and `shards.parquet`: the names under which rows were committed, so that a run can go on in the archive

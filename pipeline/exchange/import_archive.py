@@ -1,4 +1,4 @@
-"""What `reval export` wrote, into an archive: row for row as it was, and nothing that is there already.
+"""Brings what `reval export` wrote into an archive: each row as it was, and only rows that are not there yet.
 
 A row whose key the archive has with other values stops the import before anything is written: two archives may use one
 name for two things. Runs go on in the new archive where they stopped in the old one.

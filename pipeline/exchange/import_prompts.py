@@ -1,4 +1,4 @@
-"""Questions of a file to the table prompts."""
+"""Brings the questions of a file into the table prompts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

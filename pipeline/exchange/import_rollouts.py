@@ -1,4 +1,4 @@
-"""Rollouts of a file to the tables trajectories, responses and verdicts, with the prompts and policies they need.
+"""Brings the rollouts of a file into trajectories, responses and verdicts, with their prompts and policies.
 
 A rollout answers the prompt of the archive that has its problem, word for word: of several, the one with its gold answer,
 else one of the import's own source. A problem that no prompt has becomes one. A row without a gold answer takes that of

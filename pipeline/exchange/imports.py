@@ -1,4 +1,4 @@
-"""Files brought into the archive: questions, and rollouts that were made elsewhere.
+"""How files come into the archive, whether they hold questions or rollouts: ids, shards, rejects.
 
 Guarantees: what a file brings is decided by its contents and how it is read, and so is the import's id; importing it
 again adds nothing. Rows are committed in shards, so an import that was killed is finished by running it again, and no

@@ -1,4 +1,4 @@
-"""The rollouts of one archive brought into another, which then can train on them and needs the first no more.
+"""Brings the rollouts of another archive into this one, which then trains on them and no longer needs the other.
 
 Guarantees: what comes is whole rollouts, value by value, with their prompts, verdicts, and the names of their policies. A
 rollout that is here already, by its id and its policy's weights, does not come again, whichever copy of an archive it

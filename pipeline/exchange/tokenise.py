@@ -1,4 +1,4 @@
-"""A tokenizer by name, for text that came without token ids and token ids that came without text."""
+"""A tokenizer by name: makes token ids of imported text, and text of imported token ids."""
 
 from pathlib import Path
 from typing import Any

@@ -1,1 +1,3 @@
-"""What a run starts from: questions, base policies, the embedded default."""
+"""What a run starts from: the questions and the base policy. Both can be a user's own, or the built-in default: sums of
+two-digit numbers, and a small model that is trained on worked examples here.
+"""

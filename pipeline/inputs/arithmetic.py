@@ -1,4 +1,4 @@
-r"""The embedded default: two-digit sums and differences, and a small model that half knows them.
+r"""The built-in default: two-digit sums and differences, and a small model that solves two in five of them.
 
 Problems are all (a ± b) with two-digit a and b, split by a keyed digest. The model is an ordinary Qwen2 in an ordinary
 Hugging Face folder with a character tokenizer, pre-trained on worked examples, all of them right, of two ways to answer:

@@ -1,4 +1,4 @@
-"""The policy a run starts from: the embedded one, trained once per archive and seed, or a user's own."""
+"""The policy a run starts from: the built-in one, trained once for each archive and seed, or a user's own."""
 
 import re
 from collections.abc import Callable

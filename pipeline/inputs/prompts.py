@@ -1,4 +1,4 @@
-"""Questions: where they come from, and how a problem becomes the token ids an engine is given."""
+"""Questions: where they come from, and how a problem becomes the token ids that an engine gets."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""DuckDB over pinned versions of the archive. The database is in memory and holds only views; truth is in Parquet.
+"""DuckDB over chosen versions of the archive. The database is in memory and holds only views of the Parquet files.
 
 Two ways in, over the same views:
 - `connect` for the pipeline's own queries.

@@ -1,4 +1,4 @@
-"""Responses of given rollouts, out of however many: first where they lie, then only the row groups that hold them."""
+"""Fetches the responses of given rollouts, and reads only the row groups that hold them."""
 
 import os
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Where a policy comes from: the passes that led to it, what each drew from, and the parents, back to a base policy.
+"""Where a policy comes from: its passes, what each drew from, and its parents, back to a base policy.
 
 It follows parents only: the policies whose rollouts were drawn have a lineage of their own.
 """

@@ -1,4 +1,4 @@
-"""The archive's files as DuckDB sees them: those it is given, to read, and nothing else.
+"""The file system that DuckDB sees: the archive's files that it is given, for reading, and nothing else.
 
 DuckDB seeks and reads one handle from several threads at once, and an ordinary file object lets go of the interpreter in
 between: blocks then come from another thread's place. Here every thread has a place of its own in a handle.

@@ -1,4 +1,4 @@
-"""States of the archive by name: a snapshot's id, a label, or a time; and what changed between two of them."""
+"""States of the archive by name (a snapshot's id, a label or a time), and what changed between two of them."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,6 @@
-"""The recipes that come with reval, by name."""
+"""The settings of a run, and the recipes that come with reval. A recipe is a TOML file that sets some settings and
+leaves the others at their defaults. docs/settings.md lists all of them.
+"""
 
 import difflib
 from collections.abc import Iterator, Mapping

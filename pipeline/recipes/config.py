@@ -1,4 +1,4 @@
-"""All settings of a run, with types, defaults and meanings, loaded from a recipe's TOML. Imports no torch.
+"""All settings of a run, with types, defaults and meanings; reads them from a recipe's TOML. Imports no torch.
 
 Every section except `runtime` and `keep` decides which rows a run makes, and is recorded with the run. `runtime` says
 where and how fast it runs; another engine or batch size samples other tokens of the same distribution, and every rollout

@@ -1,4 +1,7 @@
-"""Numbers that change from iteration to iteration, and the shares of an update, made of them. Imports no torch."""
+"""Numbers that change from iteration to iteration, and the shares of an update, which are made of them.
+
+Imports no torch.
+"""
 
 import difflib
 import math

@@ -1,4 +1,4 @@
-"""Which rollouts the updates of a pass take: candidates of a pinned state, a rule's chances, and a keyed digest.
+"""Draws the rows of a pass: candidates of a pinned state, chances by the draw rule, and a keyed digest.
 
 The same rows come out whenever it is asked, for any number of threads, layout of files or machine: they depend on the
 pinned state, on what the passes that led to the policy left in the archive, and on the settings. All of it is SQL

@@ -1,4 +1,4 @@
-"""SQL that a user wrote into a recipe: a condition on rollouts, or a weight. Checked before it runs; it asks and no more.
+"""SQL that a user wrote into a recipe, a condition or a weight: checked before it runs; it can only read.
 
 An expression may use functions that give the same answer every time; chance and the clock would make a pass that no one
 can repeat. A weight stands on the candidates alone; a condition may ask the whole archive, as `reval sql` does.

@@ -1,4 +1,4 @@
-"""What a schedule means, before a run: its draws over made-up rollouts, by the code that will draw.
+"""What a schedule means before a run: its draws over made-up rollouts, by the code that will really draw.
 
 Every rule and schedule is planned as it will be carried out, but for what no one knows yet: rewards are made up, all
 responses are as long as one another, and no rollout has a residual. Nothing is random, and no archive is needed.

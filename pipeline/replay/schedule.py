@@ -1,4 +1,4 @@
-"""What each update of an iteration is made of, as the recipe's schedule says. Names no rollout and asks no archive."""
+"""What each update of an iteration is made of, by the recipe's schedule. Looks at no rollout and no archive."""
 
 from dataclasses import dataclass
 

@@ -1,1 +1,3 @@
-"""A named run: its settings, its processes, what it keeps and costs."""
+"""A run: a name, its settings, and the archive it works in. Here are the processes that a run owns, what it costs in
+memory and disk, which of its weights stay, and what it reports. Only one process at a time can work on a run.
+"""

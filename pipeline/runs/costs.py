@@ -1,4 +1,4 @@
-"""What a planned run will cost: disk, memory, and how often its rollouts had best be used, from what was measured.
+"""What a planned run costs: disk, memory, and how often to use its rollouts, estimated from what was measured.
 
 No weights are loaded and no hub is asked. Bytes are of this archive's own layout (benchmarks/LOG.md).
 """

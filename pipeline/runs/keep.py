@@ -1,4 +1,4 @@
-"""What stays of a run's weights as it goes on: the newest optimizer states, and every so-many-th policy.
+"""Which weights of a run stay while it goes on: the newest optimizer states, and the policy of every n-th iteration.
 
 What goes is noted in the archive before its first file does, and counts as gone from then on: what was cut short is
 finished the next time, and `reval check` tells what was pruned from what was lost. Against the rule there stays what the

@@ -1,4 +1,4 @@
-"""What memory a process of the trainer takes, before anything is loaded: from the model's config and the recipe.
+"""How much memory a trainer process takes, computed from the model's config and the recipe; loads nothing.
 
 Weights, gradients and moments are counted; activations are estimated from what a layer of the usual kind (norms,
 attention with rotary positions, gated MLP) keeps for backward, which tests hold against what torch really keeps.

@@ -1,4 +1,4 @@
-"""What a run says of itself: a line at the end of each iteration, a table at the end, all read from the archive."""
+"""What a run reports: a line at the end of each iteration and a table at the end, all read from the archive."""
 
 import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""One run of a flow: its settings, its archive, and who may go on with it."""
+"""One run of a flow: its settings, its archive, and which process may go on with it."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager

@@ -1,4 +1,4 @@
-"""The trainer in a process of its own, or several that train together, which stay up for a whole run."""
+"""Runs the trainer in one process or several that train together; they stay up for a whole run."""
 
 import os
 from pathlib import Path

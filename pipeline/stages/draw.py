@@ -1,4 +1,4 @@
-"""draw: which rollouts each update of a pass trains on. Decided in SQL over a pinned snapshot, written row by row."""
+"""draw: decides in SQL, from a pinned snapshot, which rollouts each update of a pass trains on; writes each down."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""evaluate: a policy on benchmarks: a greedy answer to each question, and k more for avg@k, pass@k and maj@k.
+"""evaluate: a policy answers benchmarks, each question once greedily and k times sampled.
 
 What these come to is the view `scores`.
 """

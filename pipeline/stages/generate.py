@@ -1,4 +1,4 @@
-"""generate: an iteration's prompts, its policy and an engine, to trajectories and responses."""
+"""generate: an engine answers the iteration's prompts with its policy; makes trajectories and responses."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""reference: Σ log π_ref and V_ref of every rollout a pass draws, from the trainer's own forward, once per reference."""
+"""reference: Σ log π_ref and V_ref of each drawn rollout, by the trainer's model, once for each reference."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""score: trajectories without a verdict to verdicts. Which they are, with their gold answers, is one query.
+"""score: judges the trajectories that have no verdict yet. One query finds them with their gold answers.
 
 What decides a verdict is the gold answer and what was read from a response, so each such pair is judged once a batch.
 """

@@ -1,4 +1,4 @@
-"""train: the draws of a pass to a new policy. Hands the trainer a folder with all it needs and reads back what it did."""
+"""train: gives the trainer a folder with all it needs for a pass, and takes over the new policy that it made."""
 
 import json
 import os

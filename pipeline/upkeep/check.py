@@ -1,4 +1,4 @@
-"""Whether the archive is whole: files against the log, rows against one another, weights against their digests.
+"""Checks that the archive is whole: files against the log, rows against one another, weights against digests.
 
 Reads everything once. Says what it finds and changes nothing; `repair` is apart.
 """

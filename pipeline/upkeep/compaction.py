@@ -1,4 +1,4 @@
-"""Fewer and larger files, and less disk: `compact` merges, `vacuum` deletes what no kept state needs.
+"""Fewer, larger files and less disk: `compact` merges files, `vacuum` deletes those that no kept state needs.
 
 Merging adds a version in which one file holds the rows of several; every version before keeps its own files, so no
 answer changes and no snapshot breaks. Only `vacuum` deletes, and it says first what.

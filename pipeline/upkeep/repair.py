@@ -1,4 +1,4 @@
-"""Mends an archive: finishes what was begun, puts aside what is damaged, and computes again what can be.
+"""Repairs an archive: finishes what was begun, puts damaged files aside, and computes again what can be.
 
 No row that was committed is deleted: a damaged file is moved to `quarantine/` under its own path, and snapshots of
 before still name it.

@@ -1,4 +1,4 @@
-"""A finished training pass once more, from its snapshot: whether it draws the same rows and makes the same weights."""
+"""Does a finished training pass again from its snapshot, and compares the draws and the weights."""
 
 import shutil
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
-"""Judges of a response, by name; one short file each.
-
-A verifier first reads the answer out of a response, in time linear in its length, and then judges that answer against the
-gold answer, which may take for ever and is done where it can be killed. It says what it read and how it judged; what that
-is worth is another matter (`[reward]` in a recipe).
+"""Verifiers judge responses; each is one short file, chosen by name. A verifier first reads the answer out of a
+response, and then compares it with the gold answer. The comparison may hang or crash, so it runs in a child process
+that can be killed. What a verdict is worth is decided later, by `[reward]` in the recipe.
 """
 
 import difflib

@@ -1,5 +1,6 @@
-"""A verifier in a process of its own: model output is hostile text, so it is judged where it can be killed, and where it
-could do no harm even if a parser were talked into running it.
+"""Runs a verifier in a process of its own, since model output may be hostile text.
+
+There it can be killed, and could do no harm even if a parser were talked into running it.
 """
 
 import os

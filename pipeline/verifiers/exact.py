@@ -1,4 +1,4 @@
-r"""`exact`: the same text as the gold answer, where runs of white space are one space. Case matters.
+r"""`exact`: the same text as the gold answer; any white space counts as one space. Case matters.
 
 The answer is what the last box holds, or the whole response without one.
 """

@@ -1,4 +1,4 @@
-r"""An answer as people write it, as LaTeX that math-verify reads as they mean it.
+r"""Turns an answer as people write it into LaTeX that math-verify reads as they mean it.
 
 Only writing is changed, never what is meant: delimiters go, so do units behind a number, `1\,000` is one number, `2 1/2`
 is a mixed one, words are words and no product of letters. math-verify's own removal of units is off, since it takes the

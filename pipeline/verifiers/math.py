@@ -1,4 +1,4 @@
-r"""`math`: math-verify's judgement of the last boxed answer, or of the last expression if none is boxed.
+r"""`math`: math-verify judges the last boxed answer, or the last expression if none is boxed.
 
 Gold and boxed answer are read alike: delimiters and units taken off (`latex.py`), then parsed as LaTeX. Without a
 complete box the whole response goes to math-verify: first what follows `answer is`, then the last expression or number.

@@ -1,4 +1,4 @@
-"""`python:MODULE:FUNCTION`: a function of the user's, in the same killable processes as every judge.
+"""`python:MODULE:FUNCTION`: a user's own function, in the same killable processes as every other verifier.
 
 It is called with the gold answer and the whole response, and gives True, False, None (there is no answer), a number (what
 the response is worth; right if above 0), the word of a verdict, or a pair of any of these and the answer as it was read.

@@ -1,4 +1,4 @@
-r"""What several verifiers read alike: the last boxed answer of a response, in time linear in its length."""
+r"""What several verifiers share: the last boxed answer of a response, found in time linear in its length."""
 
 import re
 

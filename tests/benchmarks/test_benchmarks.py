@@ -1,4 +1,4 @@
-"""The benchmarks run, at sizes that say nothing; what they measure is not held against anything here."""
+"""Every benchmark runs, at a tiny size; the figures it measures are not compared with anything here."""
 
 import ast
 import sys

@@ -1,4 +1,4 @@
-"""The benchmark of learning: what is made once is not made again, and the report's numbers are what rows say."""
+"""The benchmark of learning: it makes nothing twice, and its report's numbers are those of the rows."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Retraining: which rollouts it may draw, from where, and what it costs; all through the real stages or the real command."""
+"""Retraining: which rollouts it may draw, and from where; through the real stages or the real command."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Runs passes of training in forks of one process that has everything imported: to start another takes seconds.
+"""Runs training passes in forks of one process that has imported everything, since a new process takes seconds.
 
 Reads a folder a line, forks, says the child's pid, and waits for it; the child runs the pass and ends.
 """

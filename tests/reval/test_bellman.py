@@ -1,4 +1,4 @@
-"""Eq. 2: numbers worked by hand, a float64 reference from whole logits, and the two properties it is named for."""
+"""Eq. 2: numbers worked out by hand, a float64 reference from whole logits, and its two properties."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Every objective: numbers worked by hand, and passes of the real trainer against float64, from whole logits."""
+"""Every loss: numbers worked out by hand, and passes of the real trainer against float64 from whole logits."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""A pass is the same pass through any micro-batch, packed or padded, by one process, two or four, whole or sharded."""
+"""A pass gives the same result in any micro-batches, packed or padded, by one process or several, sharded or not."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""A pass that is killed goes on after the last update it saved, and ends with the weights of an undisturbed one."""
+"""A pass that is killed goes on after the last saved update and ends with the same weights."""
 
 import json
 import os

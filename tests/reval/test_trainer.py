@@ -1,4 +1,4 @@
-"""A pass is the same pass however it is cut up, and a pass goes on exactly where the one before ended."""
+"""A pass gives the same result however it is cut up, and begins exactly where the one before ended."""
 
 import json
 from dataclasses import asdict, replace

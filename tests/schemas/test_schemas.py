@@ -1,3 +1,5 @@
+"""Every table is fully described, and conform refuses rows that do not fit."""
+
 import pyarrow as pa
 import pytest
 

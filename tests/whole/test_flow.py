@@ -1,4 +1,4 @@
-"""The real command, with real vLLM under a real Prefect server: what comes out is whole and fits together."""
+"""The real command, with vLLM and a Prefect server: what it makes is complete and fits together."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""A disk that is full at every moment in turn: nothing that was committed is lost, nothing comes twice."""
+"""A disk that becomes full, at every moment in turn: no committed row is lost and none comes twice."""
 
 import subprocess
 

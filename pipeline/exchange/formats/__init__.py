@@ -1,4 +1,4 @@
-"""Formats of other people's files, one short file each; `files` reads rows, `values` says what a value may be.
+"""Formats of files that other programs wrote, one short module each. `files` reads rows, `values` checks values.
 
 A rollouts format is a module with `matches(row, file)`, whether a row is of it, and `rollouts(row, columns, file)`, what
 the row says. Here they are named, and a file's is found out from its first row.

@@ -1,4 +1,4 @@
-"""Benchmarks whose columns are not the usual ones, put into these: problem and gold_answer.
+"""Benchmarks with unusual columns: turns these into problem and gold_answer.
 
 Columns as they are on the hub:
 - GPQA (Idavidrein/gpqa, gpqa_diamond.csv): Question, Correct Answer, Incorrect Answer 1 to 3, and much more.

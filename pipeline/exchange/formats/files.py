@@ -1,4 +1,4 @@
-"""Files and folders to rows: JSONL, JSON, CSV, Parquet, a folder of these, a Hugging Face datasets folder.
+"""Reads rows from files and folders: JSONL, JSON, CSV, Parquet, a Hugging Face datasets folder.
 
 Guarantees: every row of a file comes out once, in order, with its place in the file, either as columns and values or as
 a reject that says why not; a fault in one row costs no other row, unless the file cannot be read on behind it, and then

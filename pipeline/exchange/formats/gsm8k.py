@@ -1,4 +1,4 @@
-"""GSM8K's example_model_solutions.jsonl: a question, its ground truth, and a struct per policy.
+"""GSM8K's example_model_solutions.jsonl: a question, its ground truth, and one struct for each policy.
 
 Defined by the file itself, github.com/openai/grade-school-math at 3101c7d, grade_school_math/data: each line is
 {"question", "ground_truth", POLICY: {"solution", "is_correct"}, ...}. Every column that holds such a struct is a policy.

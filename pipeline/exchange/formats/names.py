@@ -1,4 +1,4 @@
-"""What a file's place says of its rows: whose they are, which split, which training step."""
+"""What a file's path says of its rows: which policy made them, which split and which training step they are of."""
 
 import re
 from pathlib import PurePath

@@ -1,5 +1,6 @@
-"""prime-rl's saved rollouts: OUTPUT_DIR/rollouts/step_N/train_rollouts.jsonl, also .gz; and what it took from verifiers,
-whose `results.jsonl` is the same.
+"""Saved rollouts of prime-rl: OUTPUT_DIR/rollouts/step_N/train_rollouts.jsonl, also .gz.
+
+prime-rl took the format from verifiers, whose `results.jsonl` is the same.
 
 Two layouts. Before verifiers v1, `state_to_output` in verifiers/utils/save_utils.py (0.1): prompt and completion as chat
 messages, answer, reward, is_truncated, and `trajectory` with token ids if it was not left out. Since then a `Trace`

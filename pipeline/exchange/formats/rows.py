@@ -1,4 +1,4 @@
-"""The general format: a row is a prompt and what a policy made of it, under any of the usual column names.
+"""The general format: a row is a prompt and a response to it, under any of the usual column names.
 
 A row may hold several responses, as lists: `responses`, or `response` itself as a list. Labels, log-probs and token ids
 are lists of the same length then. Every other format is put into these columns first and read here.

@@ -1,4 +1,4 @@
-"""What a value of somebody else's file may be, and what is made of it.
+"""Checks the values of a foreign file and converts them.
 
 Nothing of a foreign file is trusted: a value is either of the one kind asked for, or its row is bad and the reason says
 which column, what stands there and, where there is one, the way out.

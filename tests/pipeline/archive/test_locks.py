@@ -1,4 +1,4 @@
-"""Two processes at one archive: one at a run, any number at other runs, and no row lost or there twice."""
+"""Several processes in one archive: one at a time per run, any number at other runs; no row is lost or doubled."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""An archive in an object store does what one in a folder does; and a lock there has one holder, however holders end."""
+"""An archive in an object store behaves like one in a folder, and a lock there never has two holders."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a pool's worker may meet, as commands: an item is a command and what it takes."""
+"""A worker for the tests of the pool, told by each item what to do: answer, wait, crash, take memory."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Both real engines: ids and log-probs as the trainer sees them, new weights in place, and what an engine may not hide."""
+"""Both real engines: ids and log-probs agree with the trainer's, and new weights are taken in place."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Rows of the paper's benchmarks, in the columns they have where they are published: what is asked, and who is right.
+"""Rows of the paper's benchmarks, in the columns in which they are published: the question and its answer.
 
 The questions are made up; two files of real ones are read where they are at hand.
 """

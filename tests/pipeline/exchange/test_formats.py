@@ -1,4 +1,4 @@
-"""Files in exactly the shapes their makers write, and files that are broken: each row comes out once, or says why not."""
+"""Files in the exact shapes of other programs, and broken ones: each row comes out once or says why not."""
 
 import csv
 import gzip

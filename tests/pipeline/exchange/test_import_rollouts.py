@@ -1,4 +1,4 @@
-"""What an import leaves in the archive, whatever the file holds and wherever it is killed."""
+"""What an import leaves in the archive, whatever the file holds and wherever the import is killed."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""An archive with another's rollouts: all of them, once, as they were; and nothing that was there is touched."""
+"""Rollouts of another archive: all come in, once, unchanged; what was there stays as it was."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The embedded default: problems, worked examples that are right, and a model that follows from its seed."""
+"""The built-in default: its problems, its worked examples, and a model that is the same for the same seed."""
 
 import doctest
 

@@ -1,4 +1,4 @@
-"""A user's SQL answers and does nothing else."""
+"""A user's SQL gives its answer and can do nothing else."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Responses by id: what DuckDB would give, in the order asked for, read from a few row groups."""
+"""Responses by id: the same as DuckDB's, in the order asked for, read from a few row groups."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""Where a policy comes from, as the command tells it: of a trained archive, and of long and strange lines."""
+"""`reval lineage`: of a trained archive, and of long and strange lines of policies."""
 
 import re
 import subprocess

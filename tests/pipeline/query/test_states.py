@@ -1,4 +1,4 @@
-"""States by name: what a name stands for, what commands answer at it, what changed between two, and a pass once more."""
+"""States by name: what a name means, what commands answer at it, what changed between two; repeating a pass."""
 
 import pyarrow as pa
 import pytest

@@ -1,4 +1,4 @@
-"""The derived views: numbers worked out by hand over planted rows, and what adds up over an archive that was trained."""
+"""The views: numbers worked out by hand over planted rows, and sums over an archive that was trained."""
 
 import math
 from collections.abc import Iterator

@@ -1,3 +1,5 @@
+"""Settings: every recipe loads, unknown and wrong settings are refused with the way out, schedules."""
+
 import pytest
 
 from pipeline import recipes

@@ -1,4 +1,4 @@
-"""Laws of every draw rule: picked up by glob, so a new rule is held to them the day it is written."""
+"""Laws of every draw rule. Rules are found by glob, so a new one is tested as soon as its file is there."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""`reval plan` against arithmetic by hand, against the paper's numbers, and against what a run then did."""
+"""`reval plan`: compared with arithmetic by hand, with the paper's numbers, and with what a run then did."""
 
 import math
 import subprocess

@@ -1,4 +1,4 @@
-"""Old weights go by the rule, never what somebody needs, and whatever is killed over it the archive says what went."""
+"""Old weights are deleted by the rule, never those that something needs, and the archive records which."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Benchmarks: what their figures are, worked by hand; and that the command asks each question once, of any file and policy."""
+"""Evaluation: figures worked out by hand; each question is asked once, for any file and any policy."""
 
 import json
 import math

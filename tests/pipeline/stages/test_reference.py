@@ -1,4 +1,4 @@
-"""train.reference = behaviour: π_ref of a row is the policy that generated it, for as long as the row is replayed."""
+"""train.reference = behaviour: the reference of a row is always the policy that generated it."""
 
 import math
 import shutil

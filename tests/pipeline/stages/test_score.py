@@ -1,4 +1,4 @@
-"""Scoring and scoring again: what is judged, by whom, once; what a verdict is worth; what a person is told."""
+"""Judging, and judging again: what is judged and by whom, what a verdict is worth, what a person is told."""
 
 import json
 import threading

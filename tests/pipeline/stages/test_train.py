@@ -1,4 +1,4 @@
-"""Training passes through the pipeline: adapters, trackers, a pass carried elsewhere, what memory it takes."""
+"""Training passes through the pipeline: adapters, trackers, a pass trained elsewhere, memory."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""What is wrong with an archive is found, mended as far as it can be, and never at the price of a byte."""
+"""Every fault of an archive is found and repaired as far as possible, and no row is deleted for it."""
 
 import datetime
 import hashlib

@@ -1,4 +1,4 @@
-"""Fewer files, the same answers; and less disk, for no state that was to be kept."""
+"""Fewer files with the same answers, and less disk with every kept state intact."""
 
 import subprocess
 import threading

@@ -1,4 +1,4 @@
-"""Responses that mean harm: by their size, by what they ask to be computed, by what they might get run or written.
+"""Hostile responses: huge ones, ones that are costly to compute, ones that try to run or write something.
 
 None of them is a right answer to any of GOLDS. Big ones are made here and not stored.
 """

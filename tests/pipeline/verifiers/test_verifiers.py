@@ -1,4 +1,4 @@
-"""The verifiers against their golden tables, in this process: what they say, not how they are kept from hanging.
+"""What each verifier says of the rows of its golden table, in this process.
 
 A row of tests/golden/NAME.jsonl is a gold answer, a response, the verdict that a mathematician would give, `what` it is an
 example of, and perhaps the verifier's `argument`. `math_verify` is there where the library says otherwise and cannot be
