@@ -5,7 +5,7 @@ PYTHON := $(shell for p in python3 python3.12 python3.11; do \
 ENGINE := $(shell if ls /dev/nvidia0 >/dev/null 2>&1; then echo cuda; else echo cpu; fi)
 BIN := .venv/bin
 
-.PHONY: iterate test check
+.PHONY: iterate test check docs
 iterate: .venv/installed
 	$(BIN)/reval iterate
 
@@ -16,6 +16,10 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The pages that follow from the code: commands, settings, tables, tour.
+docs: .venv/installed
+	$(BIN)/python -m docs.generate
 
 # Most of what is installed is never imported: it is not compiled ahead, which takes as long again as to install it.
 #

@@ -1,8 +1,6 @@
 """How many logits exist at a time on each device (2^20 float32 are 4 MiB), and which models are compiled.
 
 Memory depends on these. Imports no torch, since `reval plan` needs them too.
-
-Imports no torch: a plan wants to know too.
 """
 
 # In a chunk, and those whose probabilities are kept for backward.

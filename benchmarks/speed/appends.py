@@ -1,6 +1,6 @@
 """Many processes append to one archive: how long it takes, and whether every row is there exactly once.
 
-    python benchmarks/appends.py [ARCHIVE] [--processes 10] [--appends 200]
+    python -m benchmarks.speed.appends [ARCHIVE] [--processes 10] [--appends 200]
 
 ARCHIVE is made if it is not there: a folder (default: a temporary one), or s3://bucket/folder. Every append is a shard of
 one row with a commit of its own, which is the worst case: a run appends some ten shards an iteration.

@@ -1,6 +1,6 @@
 """The peer of benchmarks/speed/replay.py: torchrl's samplers. Needs only torch and torchrl.
 
-python benchmarks/samplers.py uniform|prioritised ROWS    (prints one JSON object)
+python benchmarks/speed/samplers.py uniform|prioritised ROWS    (prints one JSON object)
 
 A file of its own, for an interpreter of its own: torchrl's samplers are compiled for one version of torch each.
 """

@@ -32,24 +32,22 @@ def tour() -> Iterator[str]:
         path = room.relative_to(ROOT)
         yield f"{'#' * (len(path.parts) + 1)} {path}/"
         yield prose(docstring(room / "__init__.py"))
-        yield "\n".join(
-            f"- [`{file.relative_to(room)}`](../{file.relative_to(ROOT)}): {first_line(file)}" for file in files
-        )
+        if files:
+            yield "\n".join(f"- [`{f.relative_to(room)}`](../{f.relative_to(ROOT)}): {first_line(f)}" for f in files)
         if queries := sorted(room.glob("sql/**/*.sql")):
-            yield prose(
-                f"Queries in `sql/`: {', '.join(code(str(query.relative_to(room / 'sql'))[:-4]) for query in queries)}."
-            )
+            names = (code(str(query.relative_to(room / "sql").with_suffix(""))) for query in queries)
+            yield prose(f"Queries, in `sql/`: {', '.join(names)}.")
 
 
 def rooms() -> dict[Path, list[Path]]:
-    """The folders whose `__init__.py` says what they are for, in the order of imports, with the files in them.
+    """The folders whose `__init__.py` has a docstring, in the order of imports, with their files.
 
-    Files of a folder without such words belong to the folder above it.
+    Files of other folders count as files of the folder above.
     """
     found: dict[Path, list[Path]] = {}
     for top in TOPS:
         files = sorted((ROOT / top).rglob("*.py"))
-        inside = {path.parent for path in files if path.name == "__init__.py" and docstring(path)}
+        inside = {ROOT / top, *(path.parent for path in files if path.name == "__init__.py" and docstring(path))}
         for room in sorted(inside, key=lambda room: (_place(room), room)):
             found[room] = []
         for file in files:

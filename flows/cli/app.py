@@ -39,10 +39,10 @@ class _Commands(typer.core.TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Offline RL for language models whose replay buffer is a versioned dataset on disk.\n\n"
-    "First: `reval iterate` trains a small model on sums, start to finish. Then ask the archive: "
-    '`reval sql "SELECT * FROM progress ORDER BY run_id, iteration"`; '
-    "and train again without a new token: `reval retrain`.",
+    help="Offline RL for language models; the replay buffer is a versioned dataset on disk.\n\n"
+    "Begin with `reval iterate`, which trains a small model on sums from start to finish. Then ask the archive: "
+    '`reval sql "SELECT * FROM progress ORDER BY run_id, iteration"`. '
+    "Then train again from the same rollouts, without generating new ones: `reval retrain`.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -55,20 +55,25 @@ Archive = Annotated[
 Recipe = Annotated[str, typer.Option("--recipe", "-r", help="A recipe's name, or the path of a TOML file.")]
 RunName = Annotated[
     str | None,
-    typer.Option("--run", help="The run's name. Default: the unfinished run of these settings, or else a new one."),
+    typer.Option("--run", help="The run's name. Default: the unfinished run with these settings, or a new one."),
 ]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", "-s", help="A setting on top of the recipe: section.key=value. Repeatable.")
+    list[str] | None,
+    typer.Option("--set", "-s", help="One setting on top of the recipe: section.key=value. Can be given again."),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Let the engine and the trainer print what they print.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the engine and the trainer print.")]
 At = Annotated[
     str | None,
     typer.Option(
-        "--at", help="As the archive was at a snapshot, a label, or a time (2026-11-22T18:00, UTC). Default: now."
+        "--at",
+        help="Use the archive as it was at a snapshot, a label, or a time (2026-11-22T18:00, UTC). Default: now.",
     ),
 ]
 Where = Annotated[
-    str, typer.Option(help="Only rollouts for which this is true: SQL over the view rollouts, as behind WHERE.")
+    str,
+    typer.Option(
+        help="Only rollouts for which this SQL condition over the view rollouts is true, written as after WHERE."
+    ),
 ]
 DEFAULT_ARCHIVE = ARCHIVE
 

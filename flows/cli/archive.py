@@ -11,10 +11,10 @@ from schemas import UserError
 
 @command
 def snapshots(
-    n: Annotated[int | None, typer.Option("--last", "-n", min=1, help="Only the last so many.")] = None,
+    n: Annotated[int | None, typer.Option("--last", "-n", min=1, help="Show only the last so many.")] = None,
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
-    """The states of the archive that have a name: when, by which stage, what it added, and labels."""
+    """List the snapshots: when each was made, by which stage, the rows it added, and its labels."""
     from pipeline.archive.store import Store
     from pipeline.query import db
 
@@ -23,11 +23,11 @@ def snapshots(
 
 @command
 def tag(
-    snapshot: Annotated[str, typer.Argument(help="A snapshot, a label, a time, or `now`: the newest snapshot.")],
-    label: Annotated[str, typer.Argument(help="The name it gets, for ever.")],
+    snapshot: Annotated[str, typer.Argument(help="A snapshot, a label, a time, or `now` for the newest snapshot.")],
+    label: Annotated[str, typer.Argument(help="The name it gets. A label cannot be moved later.")],
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
-    """Give a snapshot a label, which `--at` then takes wherever a snapshot can stand."""
+    """Give a snapshot a label. `--at` takes a label wherever it takes a snapshot."""
     from pipeline.archive.store import Store
     from pipeline.query import states as versions
 
@@ -36,13 +36,15 @@ def tag(
 
 @command
 def diff(
-    a: Annotated[str, typer.Argument(help="A snapshot, label, time or `now`; of another archive, ARCHIVE@SNAPSHOT.")],
-    b: Annotated[str, typer.Argument(help="Likewise.")] = "now",
+    a: Annotated[
+        str, typer.Argument(help="A snapshot, a label, a time or `now`. For another archive: ARCHIVE@SNAPSHOT.")
+    ],
+    b: Annotated[str, typer.Argument(help="The state to compare it with, written the same way.")] = "now",
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
-    """What changed between two states, table by table: rows only in A, only in B, or with other values.
+    """Show what changed between two states, table by table: rows only in A, only in B, and rows with other values.
 
-    Exit code 0 if they are equal, 1 if not. Snapshots and labels name states, and are not compared.
+    The exit code is 0 if they are equal and 1 if not. The tables snapshots and labels are not compared.
     """
     import pyarrow as pa
 
@@ -64,16 +66,14 @@ def diff(
 
 @command
 def check(
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Put aside what is damaged, and make again what can be.")
-    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair the archive first, as far as possible.")] = False,
     at: At = None,
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
-    """Whether the archive is whole: every file, count and checksum, and every reference between tables.
+    """Check that the archive is whole: every file, row count and checksum, and every reference between tables.
 
-    Exit code 0 if it is, 1 if not. With --repair, what is damaged or belongs to nothing goes to `quarantine/`, and
-    verdicts and references that were lost with it are computed again; nothing is deleted.
+    The exit code is 0 if it is and 1 if not. With --repair, files that are damaged or belong to nothing are moved to
+    `quarantine/`, and verdicts and references that were lost with them are computed again. Nothing is deleted.
     """
     from pipeline.archive import weights as weights_
     from pipeline.archive.store import Store
@@ -98,7 +98,7 @@ def check(
 
 @command
 def compact(archive: Archive = DEFAULT_ARCHIVE) -> None:
-    """Merge small files of the tables into larger ones. No answer changes, and no snapshot; `vacuum` frees the space."""
+    """Merge small files of the tables into larger ones. No query and no snapshot changes; `vacuum` then frees space."""
     from pipeline.archive.store import Store
     from pipeline.upkeep import compaction
 
@@ -112,12 +112,16 @@ def compact(archive: Archive = DEFAULT_ARCHIVE) -> None:
 @command
 def vacuum(
     keep: Annotated[
-        str, typer.Option("--keep-snapshots", help="all, labelled, a number (the last so many), or a list: a,b,c.")
+        str,
+        typer.Option(
+            "--keep-snapshots",
+            help="Which snapshots must stay readable: all, labelled, a number (the last so many), or a list a,b,c.",
+        ),
     ] = "all",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
-    """Delete files that neither the archive as it is now nor a kept snapshot needs. Says first what that would free."""
+    """Delete files that neither the archive as it is now nor a kept snapshot needs. Shows first what that would free."""
     from pipeline.archive.store import Store
     from pipeline.upkeep import compaction
 
@@ -132,18 +136,19 @@ def vacuum(
 @command
 def prune(
     policies_every: Annotated[
-        int | None, typer.Option(min=1, help="Keep the weights of every so-many-th iteration. Default: 1, which is all.")
+        int | None,
+        typer.Option(min=1, help="Keep the weights of every n-th iteration only. Default: 1, which keeps all."),
     ] = None,
     optimizer_states: Annotated[
-        int | None, typer.Option(min=0, help="Keep a run's newest so many optimizer states; 0 is all. Default: 2.")
+        int | None, typer.Option(min=0, help="Keep so many of a run's newest optimizer states; 0 keeps all. Default: 2.")
     ] = None,
-    run: Annotated[str | None, typer.Option("--run", help="Only of this run. Default: of every run.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
+    run: Annotated[str | None, typer.Option("--run", help="Only weights of this run. Default: of every run.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
-    """Delete weights and optimizer states of past iterations, as a recipe's section `keep` does while a run goes on.
+    """Delete weights and optimizer states of past iterations, as the settings `keep` do while a run goes on.
 
-    Says first what would go, and what stays because a run or a labelled snapshot needs it. No row is deleted.
+    Shows first what would be deleted, and what stays because a run or a labelled snapshot needs it. No row is deleted.
     """
     from pipeline.archive.store import Store
     from pipeline.recipes.config import Keep
@@ -173,13 +178,15 @@ def _agreed(what: str, yes: bool) -> bool:
 
 @command
 def repeat(
-    pass_id: Annotated[str, typer.Argument(metavar="PASS", help="A pass: reval sql 'SELECT pass_id FROM passes'.")],
+    pass_id: Annotated[
+        str, typer.Argument(metavar="PASS", help="A training pass: reval sql 'SELECT pass_id FROM passes' lists them.")
+    ],
     archive: Archive = DEFAULT_ARCHIVE,
     verbose: Verbose = False,
 ) -> None:
-    """Draw and train a finished pass again, from the snapshot it pinned, and compare. The archive stays as it is.
+    """Draw and train a finished pass again from its snapshot, and compare. The archive is not changed.
 
-    Exit code 0 if draws and weights are the same, 1 if not.
+    The exit code is 0 if draws and weights are the same and 1 if not.
     """
     from pipeline.archive.store import Store
     from pipeline.upkeep.repeat import repeat

@@ -18,7 +18,8 @@ def evaluate(
     policy: Annotated[
         str,
         typer.Argument(
-            help="A policy of the archive (reval sql 'SELECT policy_id FROM policies'), a model's folder or hub name."
+            help="A policy of the archive (reval sql 'SELECT policy_id FROM policies' lists them), or a model's "
+            "folder or hub name."
         ),
     ],
     benchmark: Annotated[
@@ -26,30 +27,37 @@ def evaluate(
         typer.Option(
             "--benchmark",
             "-b",
-            help="A file of questions; or a name: aime24, aime25, amc, math, minerva, olympiad, gpqa, OWNER/NAME or "
-            "OWNER/NAME:FILE on the hub, a source of the archive. Repeatable. Default: the recipe's held-out questions.",
+            help="A file of questions, a source of the archive, one of aime24, aime25, amc, math, minerva, olympiad and "
+            "gpqa, or OWNER/NAME or OWNER/NAME:FILE on the hub. Can be given again. Default: the recipe's held-out "
+            "questions.",
         ),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option("--samples", "-k", min=0, help="Answers to each question besides the greedy one.")
+        int | None,
+        typer.Option("--samples", "-k", min=0, help="Sampled answers to each question, besides the greedy one."),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", "-r", help="A recipe's name, or a TOML file's path. Default: as the run that made it."),
+        typer.Option(
+            "--recipe",
+            "-r",
+            help="A recipe's name, or the path of a TOML file. Default: the settings of the run that made it.",
+        ),
     ] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     set_: Set = None,
     verbose: Verbose = False,
 ) -> None:
-    """Answer questions with a policy, greedily and k times each; print avg@k, pass@k and maj@k with 95 % intervals.
+    """Evaluate a policy: one greedy and k sampled answers to each question; avg@k, pass@k, maj@k with 95 % intervals.
 
-    The questions become held-out ones of the archive, the answers rows of `evaluations`; those it has are kept, and a
-    larger k adds what is missing. The view `scores` says how each figure comes about.
+    The questions are added to the archive as held-out ones, and the answers to the table `evaluations`. Answers that are
+    there already are not generated again; a larger k adds the missing ones. The view `scores` says how each figure is
+    computed.
 
-    A policy that no run here made answers a benchmark as the paper's do: its prompt, up to 8,192 tokens, 16 answers.
-    Change that with `--set prompts.template=…`, `generate.max_response_tokens`, `generate.temperature`; of a large
-    benchmark take N questions with `evaluate.max_prompts=N`. Who judges is `score.verifier`; questions whose answers are
-    letters are `multiple_choice`.
+    A policy that no run here made answers a benchmark as in the paper: its prompt, up to 8,192 tokens, 16 answers. Change
+    that with `--set prompts.template=…`, `generate.max_response_tokens` or `generate.temperature`. To use only N
+    questions of a benchmark, set `evaluate.max_prompts=N`. `score.verifier` judges; questions with letters as answers are
+    judged by `multiple_choice`.
     """
     from pipeline.archive.store import Store
     from pipeline.exchange import benchmarks

@@ -25,7 +25,7 @@ class _Import(typer.core.TyperGroup):
 
 import_app = typer.Typer(
     cls=_Import,
-    help="Bring questions, rollouts that were made elsewhere, or what `reval export` wrote into the archive.",
+    help="Bring questions, rollouts that were made elsewhere, or an export of `reval export` into the archive.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -42,16 +42,25 @@ class RolloutFormat(StrEnum):
 
 File = Annotated[
     Path,
-    typer.Argument(help="JSONL, JSON, CSV or Parquet, also .gz; a folder of these; or a Hugging Face datasets folder."),
+    typer.Argument(
+        help="A JSONL, JSON, CSV or Parquet file, also .gz; a folder of these; or a Hugging Face datasets folder."
+    ),
 ]
 Map = Annotated[
     list[str] | None,
-    typer.Option("--map", "-m", help="Columns that have another name here: problem=question,gold_answer=answer."),
+    typer.Option(
+        "--map",
+        "-m",
+        help="Columns with other names in the file: problem=question,gold_answer=answer. Can be given again.",
+    ),
 ]
 Origin = Annotated[
-    str | None, typer.Option("--source", help="The questions' name in the archive. Default: the file's or its folder's.")
+    str | None,
+    typer.Option(
+        "--source", help="The source name of the questions in the archive. Default: the name of the file or its folder."
+    ),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="A bad row stops the import before anything is committed.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad row, before anything is committed.")]
 
 
 @import_app.command("prompts")
@@ -60,21 +69,22 @@ def import_prompts(
     file: Annotated[
         Path,
         typer.Argument(
-            help="JSONL, JSON, CSV or Parquet, also .gz; a folder of these; a Hugging Face datasets folder; of its hub "
-            "OWNER/NAME, OWNER/NAME:FILE, or one of aime24, aime25, amc, math, minerva, olympiad, gpqa."
+            help="A JSONL, JSON, CSV or Parquet file, also .gz; a folder of these; a Hugging Face datasets folder; or, "
+            "from the hub, OWNER/NAME, OWNER/NAME:FILE, or one of aime24, aime25, amc, math, minerva, olympiad and gpqa."
         ),
     ],
     map_: Map = None,
     source: Origin = None,
     split: Annotated[
-        Split | None, typer.Option(help="Of all rows. Default: the rows' `split`, or what the file's name says.")
+        Split | None,
+        typer.Option(help="The split of all rows. Default: each row's `split`, or what the file's name says."),
     ] = None,
     strict: Strict = False,
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
-    """Add questions with their gold answers. GSM8K's `#### 18` and `\\boxed{18}` are understood.
+    """Add questions with their gold answers. Answers like GSM8K's `#### 18` and `\\boxed{18}` are understood.
 
-    Train on them: `reval iterate --set prompts.source=NAME` with a policy of yours. Evaluate on them: `reval evaluate`.
+    To train on them: `reval iterate --set prompts.source=NAME`, with your own policy. To evaluate: `reval evaluate`.
     """
     from pipeline.exchange.benchmarks import on_hub
     from pipeline.exchange.import_prompts import import_prompts as run
@@ -100,23 +110,26 @@ def import_prompts(
 def import_rollouts(
     file: File,
     format_: Annotated[
-        RolloutFormat | None, typer.Option("--format", "-f", help="Default: what the first row looks like.")
+        RolloutFormat | None, typer.Option("--format", "-f", help="The file's format. Default: found from the first row.")
     ] = None,
     map_: Map = None,
     source: Origin = None,
-    split: Annotated[Split, typer.Option(help="Of questions that are not in the archive yet.")] = Split.TRAIN,
+    split: Annotated[Split, typer.Option(help="The split of questions that are not in the archive yet.")] = Split.TRAIN,
     policy: Annotated[
-        str | None, typer.Option(help="Who made them. Default: what the rows say, or the run and its step.")
+        str | None, typer.Option(help="The policy that made them. Default: what the rows say, or the run and its step.")
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="A folder or hub name: of the file's token ids, or to make them of its text.")
+        str | None,
+        typer.Option(
+            help="A tokenizer's folder or hub name: that of the file's token ids, or one that makes them from its text."
+        ),
     ] = None,
     strict: Strict = False,
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
     """Add rollouts that were made elsewhere: text or token ids, with or without log-probs and labels.
 
-    Labels become verdicts of the verifier `imported`; `reval retrain --set score.verifier=imported` trains on them.
+    Labels become verdicts of the verifier `imported`. `reval retrain --set score.verifier=imported` trains on them.
     """
     from pipeline.exchange.import_rollouts import import_rollouts as run
     from pipeline.exchange.imports import parse_map
@@ -153,7 +166,7 @@ def import_export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `reval export` wrote.")],
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
-    """Add every row of an export that the archive lacks, as it was. The word `archive` can be left out."""
+    """Add all rows of an export that are not in the archive yet. The word `archive` can be left out."""
     from pipeline.exchange.import_archive import import_archive, is_export, read_manifest
     from schemas import UserError
 
@@ -179,15 +192,15 @@ def import_export(
 
 @command
 def export(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write. It must not exist yet.")],
     query: Annotated[
-        str | None, typer.Option("--query", "-q", help="Only the rows of this SELECT. Default: every table.")
+        str | None, typer.Option("--query", "-q", help="Write only the rows of this SELECT. Default: every table.")
     ] = None,
-    weights: Annotated[bool, typer.Option("--weights", help="The policies' weights too.")] = False,
+    weights: Annotated[bool, typer.Option("--weights", help="Write the weights of the policies too.")] = False,
     at: At = None,
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
-    """Write a state of the archive as plain Parquet with a manifest: `reval import DIR` reads it back row for row."""
+    """Write a state of the archive as plain Parquet files with a manifest. `reval import DIR` brings every row back."""
     from pipeline.archive.store import Store
     from pipeline.exchange.export import export_query, export_state
 

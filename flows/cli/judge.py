@@ -24,17 +24,19 @@ REPORT = {
 
 @command
 def rescore(
-    verifier: Annotated[str, typer.Option(help="NAME, NAME:ARGUMENT, either with @VERSION: `reval verifiers` explains.")],
+    verifier: Annotated[
+        str, typer.Option(help="NAME or NAME:ARGUMENT, with or without @VERSION. `reval verifiers` lists them.")
+    ],
     at: At = None,
     where: Where = "",
     recipe: Recipe = "arithmetic",
     archive: Archive = DEFAULT_ARCHIVE,
     set_: Set = None,
 ) -> None:
-    """Judge archived rollouts by a verifier, of every run and import unless you say which; old verdicts stay.
+    """Judge archived rollouts with another verifier, of all runs and imports or those you choose. Old verdicts stay.
 
-    What it has judged before is passed over. Deadline and processes: `--set score.max_seconds=2`,
-    `--set runtime.verifier_workers=8`.
+    Rollouts that this verifier has already judged are left out. `--set score.max_seconds=2` sets the time limit of a
+    check, `--set runtime.verifier_workers=8` the number of processes.
     """
     from pipeline import verifiers as known
     from pipeline.archive.store import Store
@@ -61,9 +63,9 @@ def rescore(
 
 @command
 def verifiers() -> None:
-    """The judges there are, each with a gold answer and a response that it finds right.
+    """List the verifiers, each with a gold answer and a response that it judges correct.
 
-    A recipe names one: `--set score.verifier=NAME`. What a verdict is worth to training is `[reward]` in a recipe.
+    A recipe names one: `--set score.verifier=NAME`. The reward of each verdict is set in the recipe's section `reward`.
     """
     import pyarrow as pa
 

@@ -16,13 +16,15 @@ RUNS = 5
 
 @command
 def lineage(
-    policy: Annotated[str, typer.Argument(help="A policy of the archive: reval sql 'SELECT policy_id FROM policies'.")],
+    policy: Annotated[
+        str, typer.Argument(help="A policy of the archive: reval sql 'SELECT policy_id FROM policies' lists them.")
+    ],
     at: At = None,
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
-    """Where a policy comes from: what each pass drew, from which state, and its parents, back to the base policy.
+    """Show where a policy comes from: its parents back to the base policy, and what each pass drew from which state.
 
-    Passes of one run in a row are taken together. The view `lineage` of `reval sql` has every one.
+    Passes of one run that follow each other are shown as one. The view `lineage` of `reval sql` has each of them.
     """
     from rich.tree import Tree
 

@@ -41,7 +41,7 @@ class Format(StrEnum):
 
 @command
 def init(recipe: Recipe = "arithmetic", archive: Archive = DEFAULT_ARCHIVE, set_: Set = None) -> None:
-    """Make an archive with a recipe's questions and base policy. `iterate` does this too where it is missing."""
+    """Make an archive with a recipe's questions and base policy. `iterate` does this too if there is none yet."""
     from pipeline.archive.store import Store
     from pipeline.inputs import policies, prompts
     from pipeline.recipes import load
@@ -58,8 +58,10 @@ def init(recipe: Recipe = "arithmetic", archive: Archive = DEFAULT_ARCHIVE, set_
 
 
 @command
-def up(port: Annotated[int, typer.Option(help="Port on loopback.", min=1, max=65535)] = 4200) -> None:
-    """Start a local Prefect server and serve the deployments reval/iterate and reval/retrain until Ctrl-C."""
+def up(
+    port: Annotated[int, typer.Option(help="The port to listen on, on this machine only.", min=1, max=65535)] = 4200,
+) -> None:
+    """Start a local Prefect server that serves the deployments reval/iterate and reval/retrain, until Ctrl-C."""
     from flows import server
 
     def ready(address: str) -> None:
@@ -74,13 +76,15 @@ def up(port: Annotated[int, typer.Option(help="Port on loopback.", min=1, max=65
 @command
 def iterate(
     recipe: Recipe = "arithmetic",
-    iterations: Annotated[int | None, typer.Option("--iterations", "-n", min=1, help="How many in all.")] = None,
+    iterations: Annotated[
+        int | None, typer.Option("--iterations", "-n", min=1, help="How many in all. Default: the recipe's.")
+    ] = None,
     run: RunName = None,
     archive: Archive = DEFAULT_ARCHIVE,
     set_: Set = None,
     verbose: Verbose = False,
 ) -> None:
-    """Train: generate, score, draw, reference, train, evaluate, and again. Goes on where it stopped."""
+    """Train: generate, score, draw, reference, train, evaluate, and again. It goes on where it stopped before."""
     from flows.requests import handed, iterating
     from flows.server import reporting
     from pipeline.archive.store import Store
@@ -108,21 +112,29 @@ def retrain(
     recipe: Recipe = "arithmetic",
     passes: Annotated[int, typer.Option("--passes", "-n", min=1, help="How many passes in all.")] = 5,
     run: RunName = None,
-    policy: Annotated[str | None, typer.Option(help="Policy to start from. Default: the recipe's base policy.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="The policy to start from. Default: the recipe's base policy.")
+    ] = None,
     at: At = None,
-    from_run: Annotated[list[str] | None, typer.Option(help="Only rollouts of this run. Repeatable.")] = None,
-    from_policy: Annotated[list[str] | None, typer.Option(help="Only rollouts of this policy. Repeatable.")] = None,
+    from_run: Annotated[list[str] | None, typer.Option(help="Only rollouts of this run. Can be given again.")] = None,
+    from_policy: Annotated[
+        list[str] | None, typer.Option(help="Only rollouts of this policy. Can be given again.")
+    ] = None,
     where: Where = "",
     archives: Annotated[
         list[str] | None,
-        typer.Option("--archive", "-a", help="The archive. More of them: their rollouts come in first; ARCHIVE@LABEL."),
+        typer.Option(
+            "--archive",
+            "-a",
+            help="The archive. If given again, rollouts of those others (or ARCHIVE@LABEL) are brought into the first.",
+        ),
     ] = None,
     set_: Set = None,
     verbose: Verbose = False,
 ) -> None:
-    """Train a new policy from archived rollouts, of every run unless you say which. No engine, not one new token.
+    """Train a new policy from archived rollouts, of all runs or those you choose. Nothing new is generated.
 
-    `--set replay.rule=keep_correct` chooses how they are drawn; `reval plan --help` knows the rules.
+    `--set replay.rule=keep_correct` chooses how they are drawn; docs/replay.md explains the rules.
     """
     from flows.requests import handed, retraining
     from flows.server import reporting
@@ -147,19 +159,19 @@ def retrain(
 def sql(
     statement: Annotated[
         str,
-        typer.Argument(help="One SELECT over the tables and the views; --help lists these."),
+        typer.Argument(help="One SELECT over the tables and views; docs/tables.md has their columns."),
     ],
-    format_: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.TABLE,
+    format_: Annotated[Format, typer.Option("--format", "-f", help="How the answer is printed.")] = Format.TABLE,
     at: At = None,
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
-    """Ask the archive. Read-only: a statement can neither write nor reach outside it.
+    """Ask the archive in SQL. A statement can only read, and only this archive.
 
     Views beside the tables: `rollouts`, `progress`, `training`, `lineage`, `scores`; of verdicts `judges`,
     `disagreements`; of draws `trajectory_uses`, `update_mix`, `update_ages`, `update_rows`.
 
-    `DESCRIBE rollouts` lists columns; `SELECT table_name, column_name, comment FROM duckdb_columns()` explains them.
-    The table `references` wants double quotes.
+    `DESCRIBE rollouts` lists columns; `SELECT table_name, column_name, comment FROM duckdb_columns()` explains those of
+    tables. The name of the table `references` must be written in double quotes.
     """
     from flows.cli.formats import write
     from pipeline.archive.store import Store
@@ -180,7 +192,7 @@ def sql(
 
 @command
 def status(at: At = None, archive: Archive = DEFAULT_ARCHIVE) -> None:
-    """What the archive holds: its runs, how far they are, and its tables."""
+    """Show what the archive holds: its runs, how far each has come, and its tables."""
     from pipeline.archive.store import Store
     from pipeline.query import db
     from pipeline.query import states as versions
@@ -216,10 +228,10 @@ def _stage(name: str, summary: str) -> None:
     command(run_stage)
 
 
-_stage("generate", "Stage by stage, 1: generate an iteration's rollouts.")
-_stage("score", "Stage by stage, 2: judge the rollouts that no one has judged.")
-_stage("draw", "Stage by stage, 3: draw which rollouts each update trains on.")
-_stage("reference", "Stage by stage, 4: the reference policy's two sums for what was drawn.")
+_stage("generate", "Stage 1: generate the rollouts of an iteration.")
+_stage("score", "Stage 2: judge the rollouts that have no verdict yet.")
+_stage("draw", "Stage 3: draw the rollouts that each update trains on.")
+_stage("reference", "Stage 4: compute the reference policy's log-probability and value of each drawn rollout.")
 
 
 def main() -> None:

@@ -21,19 +21,21 @@ BY_REWARD = {"keep_correct", "balanced", "fresh_priority", "custom"}
 @command
 def plan(
     recipe: Recipe = "arithmetic",
-    iterations: Annotated[int | None, typer.Option("--iterations", "-n", min=1, help="How many in all.")] = None,
+    iterations: Annotated[
+        int | None, typer.Option("--iterations", "-n", min=1, help="How many in all. Default: the recipe's.")
+    ] = None,
     archive: Annotated[
         str | None,
         typer.Option(
-            "--archive", "-a", help="An archive whose runs say lengths, sizes and seconds.", envvar="REVAL_ARCHIVE"
+            "--archive", "-a", help="An archive whose runs give lengths, sizes and seconds.", envvar="REVAL_ARCHIVE"
         ),
     ] = None,
     set_: Set = None,
 ) -> None:
-    """What a run of `iterate` would train on, how often, and what it would cost; nothing is made or loaded for it.
+    """Show what a run of `iterate` would train on, how often, and what it would cost. Nothing is made or loaded.
 
-    `--set replay.rule=…` is one of fifo, recency, fresh_priority, keep_correct, balanced, groups and custom; README and
-    pipeline/sql/draw_*.sql say what each does.
+    `--set replay.rule=…` chooses the draw rule: fifo, recency, fresh_priority, keep_correct, balanced, groups or custom.
+    docs/replay.md explains them.
     """
     from pipeline.recipes import load
     from pipeline.replay import plan as planning

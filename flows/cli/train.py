@@ -17,15 +17,18 @@ def train(
     archive: Archive = DEFAULT_ARCHIVE,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Write the pass's folder and say what memory it takes; load and train nothing."),
+        typer.Option(
+            "--dry-run",
+            help="Only write the folder of the pass and say how much memory it takes; nothing is loaded or trained.",
+        ),
     ] = False,
     set_: Set = None,
     verbose: Verbose = False,
 ) -> None:
-    """Stage by stage, 5: train on the draws, which ends the iteration.
+    """Stage 5: train on the draws and evaluate, which ends the iteration.
 
     The folder that --dry-run writes is all that `accelerate launch -m reval.trainer FOLDER` needs, on a machine with
-    torch, transformers, accelerate and pyarrow. What was trained there `reval train` takes over.
+    torch, transformers, accelerate and pyarrow. When the pass was trained there, `reval train` takes over its result.
     """
     from flows.cli.stages import run_one
     from pipeline.recipes import load

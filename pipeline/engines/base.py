@@ -1,8 +1,6 @@
 """What an engine does: it gets prompts as token ids and gives responses as token ids.
 
 An engine runs in a process of its own (child.py); `EngineProcess` is the same interface seen from outside.
-
-An engine lives in a process of its own (engine_process.py); `EngineProcess` is the same interface seen from outside.
 """
 
 import json

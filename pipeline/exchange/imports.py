@@ -126,7 +126,7 @@ def check_map(mapped: Mapping[str, str], allowed: Sequence[str]) -> Columns:
 
 
 def ask(store: Store | None, name: str, /, **inputs: Any) -> list[dict[str, Any]]:
-    """The rows of `pipeline/sql/NAME.sql`; an input that is a list becomes the table `asked`."""
+    """The rows of `pipeline/*/sql/NAME.sql`; an input that is a list becomes the table `asked`."""
     if store is None:
         return []
     connection = db.connect(store, only=db.sql(name))

@@ -169,12 +169,12 @@ def same_key(name: str, a: str, b: str) -> str:
 
 
 def query(store: Store, name: str, /, **inputs: Any) -> pa.Table:
-    """The result of `pipeline/sql/NAME.sql` with its named inputs, over the archive as it is now."""
+    """The result of `pipeline/*/sql/NAME.sql` with its named inputs, over the archive as it is now."""
     return rows(connect(store, only=sql(name)), name, **inputs)
 
 
 def rows(connection: duckdb.DuckDBPyConnection, name: str, /, **inputs: Any) -> pa.Table:
-    """The result of `pipeline/sql/NAME.sql` with its named inputs."""
+    """The result of `pipeline/*/sql/NAME.sql` with its named inputs."""
     return connection.sql(sql(name), params=inputs).to_arrow_table()
 
 

@@ -22,7 +22,7 @@ STEPS = pa.schema({"pass_id": pa.string(), "step": pa.int64()})
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy, the pass that made it and the snapshot that drew from: a row of pipeline/sql/lineage_of.sql."""
+    """A policy, the pass that made it and the snapshot that drew from: a row of pipeline/query/sql/lineage_of.sql."""
 
     policy_id: str
     parent_id: str | None

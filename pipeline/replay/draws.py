@@ -2,7 +2,7 @@
 
 The same rows come out whenever it is asked, for any number of threads, layout of files or machine: they depend on the
 pinned state, on what the passes that led to the policy left in the archive, and on the settings. All of it is SQL
-(pipeline/sql): eligible, candidates, draw_*, pick.
+(`sql/`): eligible, candidates, draw_*, pick.
 """
 
 import math
@@ -98,7 +98,7 @@ def rows(store: Store, where: Scope, settings: Replay, pass_id: str, iteration: 
 
 
 def opened(store: Store, scope: Scope, settings: Replay) -> duckdb.DuckDBPyConnection:
-    """A database with the view `candidates`, as deep as the rules look: see pipeline/sql/candidates.sql.
+    """A database with the view `candidates`, as deep as the rules look: see sql/candidates.sql.
 
     Its cost depends on the window and not on the archive, but for a condition, which is asked of everything.
 

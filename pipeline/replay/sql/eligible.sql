@@ -1,5 +1,5 @@
 -- Inputs: runs and policies (lists; empty: every one), tokenizer_digest (of the policy to be trained), verifier_id, now and
--- since (iterations), length_penalty and length_buffer_tokens (reval/config.py, Reward); the table shaping (verdict, worth):
+-- since (iterations), length_penalty and length_buffer_tokens (pipeline/recipes/config.py, Reward); the table shaping (verdict, worth):
 -- what verdicts are worth, of those not in it what the verifier said.
 -- One row per trajectory of iteration `since` or later that can be trained on: generated and judged. No order.
 -- Token ids mean nothing to a policy with another tokenizer: such rollouts are left out, and so is text without ids.
