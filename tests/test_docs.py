@@ -10,24 +10,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.verifiers import IMPORTED, NAMES
-from schemas import TABLES
 from schemas.enums import Verdict
 from tests.helpers.command import invoke, reval
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-TREE = README.split("## The files")[1].split("##")[0]
-
-
-def test_tables_are_those_of_schemas() -> None:
-    rows = dict(re.findall(r"^\| (\w+) \| (.+) \|$", README.split("## The tables")[1].split("##")[0], re.M))
-    rows.pop("table", None)
-    assert rows == {table.name: table.doc for table in TABLES.values()}
-
-
-def test_top_level_entries_exist() -> None:
-    for name in re.findall(r"^    (\S+)", TREE, re.M):
-        assert (ROOT / name).exists(), name
 
 
 def test_commands_exist() -> None:

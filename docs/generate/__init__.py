@@ -1,23 +1,20 @@
 """Writes the pages of docs/ that follow from the code: `make docs`, which is `python -m docs.generate`.
 
-A page is a function that yields its parts: headings, prose and tables. tests/test_generated_docs.py fails when a page is
-not what the code says, and when a command, an option, a setting, a column or a file has no meaning.
+Each page is a module whose `page` yields its parts: headings, prose and tables. tests/test_generated_docs.py fails when
+a page is not what the code says, and when a command, an option, a setting, a column or a file has no meaning.
 """
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from docs.generate.commands import commands
-from docs.generate.settings import settings
-from docs.generate.tables import tables
-from docs.generate.tour import tour
+from docs.generate import commands, settings, tables, tour
 
 FOLDER = Path(__file__).parent.parent
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
-    "commands.md": commands,
-    "settings.md": settings,
-    "tables.md": tables,
-    "tour.md": tour,
+    "commands.md": commands.page,
+    "settings.md": settings.page,
+    "tables.md": tables.page,
+    "tour.md": tour.page,
 }
 
 

@@ -14,7 +14,7 @@ from flows.cli import app
 KINDS = {bool: "", str: "text", int: "integer", float: "number", Path: "path"}
 
 
-def commands() -> Iterator[str]:
+def page() -> Iterator[str]:
     yield "# Commands"
     yield prose(str(app.info.help))
     panel = None

@@ -20,7 +20,7 @@ Only `--set` overrides these. `reval retrain` sets its own on top of any recipe.
 """
 
 
-def settings() -> Iterator[str]:
+def page() -> Iterator[str]:
     yield "# Settings"
     yield prose(INTRODUCTION)
     yield prose(str(config.__doc__).split("\n\n", 1)[1])

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
+from itertools import takewhile
 
 from docs.generate.markdown import code, prose, table
 from pipeline.query import db
@@ -17,7 +19,7 @@ An archive holds these tables, and `reval sql` also has the views below. Types a
 """
 
 
-def tables() -> Iterator[str]:
+def page() -> Iterator[str]:
     yield "# Tables and views"
     yield prose(INTRODUCTION)
     for name, one in TABLES.items():
@@ -47,6 +49,7 @@ def words() -> list[type[Word]]:
     return list(dict.fromkeys(column.enum for one in TABLES.values() for column in one.columns if column.enum))
 
 
+@cache
 def columns() -> dict[str, dict[str, str]]:
     """The columns of each view with their types, over tables without rows."""
     connection = db.database()
@@ -66,15 +69,15 @@ def comment(sql: str) -> tuple[str, dict[str, str]]:
     It begins with the view's name and a colon. Lines of columns are indented by three: names with commas between them,
     two spaces or more, and their meaning, which may go on in lines that are indented further.
     """
-    lines = [line[2:] for line in sql.split("\n") if line.startswith("--")]
     opening, entries = list[str](), list[list[str]]()
-    for line in lines[: len(re.match(r"(--.*\n)*", sql).group().splitlines())]:  # type: ignore[union-attr]
-        indent, words_ = len(line) - len(line.lstrip()), line.strip()
-        if indent == 3:
-            entries.append(re.split(r"\s{2,}", words_, maxsplit=1))
-        elif indent > 3:
-            entries[-1][1:] = [" ".join([*entries[-1][1:], words_])]
-        else:
+    for line in takewhile(lambda line: line.startswith("--"), sql.splitlines()):
+        words_, indent = line[2:].strip(), len(line[2:]) - len(line[2:].lstrip())
+        if indent == 1:
             opening.append(words_)
+        elif indent == 3:
+            entries.append(re.split(r"\s{2,}", words_, maxsplit=1))
+        else:
+            entries[-1][-1] += f" {words_}"
     meanings = {name: " ".join(rest) for names, *rest in entries for name in names.split(", ")}
-    return " ".join(opening).partition(": ")[2], meanings
+    first = " ".join(opening).replace(" No order.", "").partition(": ")[2]
+    return first[:1].upper() + first[1:], meanings

@@ -1,6 +1,8 @@
 """docs/tour.md: what each folder is for, and each file's first line."""
 
 import ast
+import inspect
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -25,7 +27,7 @@ a file for each stage. The method itself is in `reval/bellman.py` (the loss) and
 """
 
 
-def tour() -> Iterator[str]:
+def page() -> Iterator[str]:
     yield "# A tour of the code"
     yield prose(INTRODUCTION)
     for room, files in rooms().items():
@@ -64,7 +66,9 @@ def _place(room: Path) -> int:
 
 @cache
 def docstring(path: Path) -> str:
-    return ast.get_docstring(ast.parse(path.read_text())) or ""
+    """A module's docstring. Only that is parsed: the whole code takes a second."""
+    found = re.match(r'r?""".*?"""', path.read_text(), re.DOTALL)
+    return inspect.cleandoc(ast.literal_eval(found.group())) if found else ""
 
 
 def first_line(path: Path) -> str:

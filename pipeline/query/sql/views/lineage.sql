@@ -1,8 +1,9 @@
--- lineage: one row per policy and ancestor of it, itself included. No order.
---   policy_id, depth        the policy, and how many passes lie between it and the ancestor; 0: itself
---   ancestor_id             the ancestor; all that follows is of it
+-- lineage: one row per policy and each of its ancestors, itself included. No order.
+--   policy_id      the policy
+--   depth          the number of passes between it and the ancestor; 0: the ancestor is the policy itself
+--   ancestor_id    the ancestor; the columns after this are about it
 --   run_id, iteration, pass_id, parent_id    as in policies; null: a base policy
---   reference_id, snapshot_id, objective, n_updates, n_draws    as in passes; null: a base policy, or see there
+--   reference_id, snapshot_id, objective, n_updates, n_draws    as in passes; null: a base policy, or as in passes
 WITH RECURSIVE known AS MATERIALIZED (  -- read once, not at every step of a long line
     SELECT policy_id, parent_id, run_id, iteration, pass_id, count(*) OVER () AS n_policies FROM policies
 ),

@@ -1,6 +1,18 @@
--- progress: one row per run and finished training pass, and iteration 0 for the policy the run began with.
--- Rewards are of the iteration's own new rollouts, accuracies of the policy the iteration ended with; of several benchmarks
--- the mean, once the policy answered all of them. No order.
+-- progress: one row per run and finished training pass, and one for iteration 0, the policy the run began with. No order.
+--   run_id                  the run
+--   iteration               the iteration; 0: before the first
+--   policy_id               the policy that the iteration ended with
+--   train_reward            mean reward of the iteration's own new rollouts; null: it made none
+--   heldout_accuracy        share of held-out questions that the policy answers correctly at temperature 0; of several
+--                           benchmarks the mean; null: it has not answered all of them
+--   heldout_avg_at_k        mean share of correct answers at the sampling temperature; null: as above
+--   n_fresh                 draws of the pass with source fresh
+--   n_replayed              draws of the pass with source replay
+--   mean_age_iterations     mean age of its draws; null: it has none
+--   loss                    as in passes; also null: iteration 0
+--   seconds_generate, seconds_score, seconds_draw, seconds_reference, seconds_train, seconds_evaluate    seconds of that
+--                           stage in this iteration; null: it did not run, or not in one go
+--   seconds_overhead        seconds of the iteration outside its stages; null: it did not run in one go
 WITH reached AS (
     SELECT run_id, 0 AS iteration, base_policy_id AS policy_id, NULL AS pass_id, NULL AS loss FROM runs
     UNION ALL

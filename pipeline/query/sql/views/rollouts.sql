@@ -1,6 +1,11 @@
--- rollouts: one row per trajectory with its prompt, text and verdict: the join a person wants. Of several verdicts it is that
--- of the verifier its run's recipe names, else a label that came with it, else the last by name; of several versions the last.
--- verdict, reward and extracted_answer are null until the trajectory is scored. No order.
+-- rollouts: one row per trajectory with its prompt, text and verdict. If a trajectory has several verdicts, this is the one of
+-- the verifier that its run's recipe names; otherwise an imported label; otherwise the last by name. Of several versions of a
+-- verifier it is the newest. No order.
+--   run_id, iteration, policy_id, trajectory_id, group_id, sample_index, prompt_id    as in trajectories
+--   source, split, problem, gold_answer    as in prompts
+--   response_text    as in responses; null: its row is lost
+--   extracted_answer, verdict, reward, verifier_id    as in verdicts; null: not judged yet
+--   finish_reason, n_prompt_tokens, n_response_tokens, temperature, behaviour_logprob_sum    as in trajectories
 WITH asked AS (
     SELECT run_id, json_extract_string(config, '$.score.verifier') AS verifier FROM runs
     UNION ALL

@@ -1,14 +1,20 @@
--- scores: one row per policy, benchmark, temperature and figure of its answers, where every question counts alike and an
--- answer without a judgement is not correct. k is the number of answers that every question has; further ones are left out.
---   greedy   share of questions answered correctly at temperature 0
---   avg@k    mean share of correct answers
---   pass@j   chance that one of j answers is correct, unbiased: 1 - C(k - c, j) / C(k, j) for c correct ones of k
---   maj@k    share of questions whose most frequent answer is correct. Answers are the same if their text is, but for white
---            space and dollar signs, or their number; of equally frequent ones the one given first counts, which favours none.
---            Where no answer was read no vote is cast. What a verifier keeps no reading of votes with its whole text.
--- low and high are a 95 % interval over questions, of which the benchmark's are taken for a sample: the normal one, after
--- two questions with value 0 and two with 1 were added (Agresti and Coull 1998), so that it is not empty where all have 0.
--- n_too_long counts questions that leave no room in the policy's context. No order.
+-- scores: one row per policy, benchmark, temperature and figure of its answers. Every question counts the same, and an answer
+-- without a judgement is not correct. k is the number of answers that every question has; answers beyond that are left out.
+-- Figures: greedy is the share of questions answered correctly at temperature 0. avg@k is the mean share of correct answers.
+-- pass@j is the chance that at least one of j answers is correct, unbiased: 1 - C(k - c, j) / C(k, j) for c correct ones of k.
+-- maj@k is the share of questions whose most frequent answer is correct. Two answers are the same if their text is, without
+-- white space and dollar signs, or their number. Of equally frequent answers the one given first counts, which favours none.
+-- A response in which no answer was read has no vote. If a verifier does not say what it read, the whole text votes. No order.
+--   policy_id, benchmark, temperature    as in evaluations
+--   score          the figure's name: greedy, avg@k, pass@j or maj@k, with its number
+--   value          the figure
+--   low            lower end of its 95 % interval, where the questions are taken as a sample: the normal interval after adding
+--                  two questions with value 0 and two with value 1 (Agresti and Coull 1998), so that it is never empty
+--   high           upper end of that interval
+--   n_prompts      questions
+--   n_too_long     questions that leave no room in the policy's context
+--   kind           the figure without its number: avg (also where score is greedy), pass or maj
+--   j              its number
 WITH sizes AS (
     SELECT policy_id, benchmark, temperature, min(n) AS k
     FROM (SELECT policy_id, benchmark, temperature, prompt_id, count(*) AS n FROM evaluations GROUP BY ALL)

@@ -1,16 +1,17 @@
--- training: one row per finished training pass: what its optimizer steps were like. No order.
+-- training: one row per finished training pass: figures of its optimizer steps. No order.
 --   run_id, iteration, pass_id    as in passes
---   learning_rate, entropy        means over its steps; entropy in nats a token
---   clipped_share                 part of its steps whose gradient was clipped, its norm being above train.max_grad_norm
---   clipped_token_share           mean over its draws of the part of their tokens whose ratio was clipped; null: nothing clips them
---   residual_rms, value_gap_rms, log_ratio_rms, target_rms
---                                 root mean squares over its draws, in nats: what the residual is made of
+--   learning_rate                 mean over its steps
+--   entropy                       mean over its steps, in nats a token
+--   clipped_share                 part of its steps whose gradient norm was above train.max_grad_norm, so that it was clipped
+--   clipped_token_share           mean part of the tokens of its draws whose ratio was clipped; null: nothing clips them
+--   residual_rms, value_gap_rms, log_ratio_rms, target_rms    root mean square of that column of updates over its draws, in
+--                                 nats: how large the residual and its parts are
 --   kl                            KL(parent ‖ reference) in nats a response, estimated as the mean log-ratio, before the first
---                                 step, of draws that the pass's parent made; null: its first update has none
---   tokens_per_second             prompt and response tokens over its steps' seconds
+--                                 step, of draws that the pass's parent made; null: its first update has no such draws
+--   tokens_per_second             prompt and response tokens divided by the seconds of its steps
 --   padding_share                 part of the computed tokens that only filled batches up
---   peak_memory_bytes             the most of any step
---   flop_utilisation              of its steps, by their seconds; null: on a CPU, or a GPU whose peak is not known
+--   peak_memory_bytes             the largest of its steps
+--   flop_utilisation              mean over its steps, weighted by seconds; null: on a CPU, or a GPU whose peak is not known
 -- What steps say is null for passes of reval 0.4 and before, which have none; so it is, with the rest, where none was made.
 WITH stepped AS (
     SELECT

@@ -1,11 +1,14 @@
--- trajectory_uses: one row per trajectory: how often passes of any run drew it, and its residual the last time. No order.
+-- trajectory_uses: one row per trajectory: how often passes of any run drew it, and its last residual. No order.
 --   run_id, iteration, policy_id, prompt_id, trajectory_id    as in trajectories
---   n_uses, n_fresh, n_replayed    draws of it, over all updates of all passes, and these by source; 0: never drawn
---   n_passes                       passes that drew it
---   min_age_iterations, max_age_iterations    its age when it was drawn youngest and oldest; null: never drawn
---   last_pass_id, last_residual    the last pass that trained on it, and its residual in the last update there, in nats;
---                                  null: none has yet. Passes go by when their train stage ended (its snapshot's
---                                  created_at; without one: last), then by pass_id
+--   n_uses                draws of it, over all updates of all passes; 0: never drawn
+--   n_passes              passes that drew it
+--   n_fresh               draws of it with source fresh
+--   n_replayed            draws of it with source replay
+--   min_age_iterations    its least age when it was drawn; null: never drawn
+--   max_age_iterations    its greatest age when it was drawn; null: never drawn
+--   last_pass_id          the last pass that drew it; null: never drawn. Passes are ordered by when their train stage ended
+--                         (its snapshot's created_at; without one: last), then by pass_id
+--   last_residual         its residual in that pass's last update with it, in nats; null: not trained on yet
 WITH ended AS (
     SELECT p.pass_id, row_number() OVER (ORDER BY s.created_at NULLS LAST, p.pass_id) AS number
     FROM passes p

@@ -1,7 +1,8 @@
--- update_ages: one row per pass, update and age of what it drew: the histogram of ages, also before it is trained. No order.
+-- update_ages: one row per pass, update and age: how many draws of the update have that age. No order.
 --   pass_id, update, age_iterations    as in draws
---   run_id, iteration                  of the pass; of one that is not trained yet, as its name says
---   n_draws, share                     draws of that age, and what part of the update's draws they are
+--   run_id, iteration    as in passes; of a pass that is not trained yet, taken from its name
+--   n_draws              draws of that age
+--   share                which part of the update's draws they are
 WITH counted AS (
     SELECT pass_id, update, age_iterations, count(*) AS n_draws FROM draws GROUP BY pass_id, update, age_iterations
 )

@@ -1,15 +1,19 @@
--- update_mix: one row per pass and update: what it was made of, also before it is trained. No order.
+-- update_mix: one row per pass and update: what the update is made of, also before it is trained. No order.
 --   pass_id, update            as in draws
---   run_id, iteration          of the pass; of one that is not trained yet, as its name says
---   n_draws, n_fresh, n_replayed    its draws, and these by source
---   mean_age_iterations, max_age_iterations
+--   run_id, iteration          as in passes; of a pass that is not trained yet, taken from its name
+--   n_draws                    its draws
+--   n_fresh                    draws with source fresh
+--   n_replayed                 draws with source replay
+--   mean_age_iterations        mean age of its draws
+--   max_age_iterations         greatest age of its draws
 --   n_prompts                  questions among its draws
---   n_prompts_answered         training questions that the pass could have drawn, had its window been everything: with a
---                              judged answer of a run that the pass drew from, of its newest iteration then or before
+--   n_prompts_answered         training questions that the pass could have drawn if its window had been unlimited: those with
+--                              a judged answer, up to its newest iteration, of a run that it drew from
 --   prompt_coverage            n_prompts / n_prompts_answered
---   effective_sample_size      (sum of weights)^2 / sum of squared weights: n_draws if all weigh the same
---   duplicate_share            part of its draws whose trajectory an earlier update of the same pass had drawn too
---   mean_reward, mean_abs_residual    of its draws; the residual in nats, null: not trained yet
+--   effective_sample_size      (sum of weights)^2 / sum of squared weights; equal to n_draws if all weights are the same
+--   duplicate_share            part of its draws whose trajectory an earlier update of the same pass drew too
+--   mean_reward                mean reward of its draws
+--   mean_abs_residual          mean of |residual| over its draws, in nats; null: not trained yet
 WITH drawn AS (
     SELECT
         d.pass_id, d.update, d.source, d.age_iterations, d.weight, d.reward,

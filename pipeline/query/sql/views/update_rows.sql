@@ -1,9 +1,10 @@
--- update_rows: one row per draw: what a given update saw, and what Eq. 2 came to. No order.
+-- update_rows: one row per draw: what an update was given, and what Eq. 2 came to. No order.
 --   pass_id, update, slot, source, rule, age_iterations, weight, reward, baseline, deviation    as in draws
---   run_id, iteration          of the pass; of one that is not trained yet, as its name says
---   target, residual, value_gap, log_ratio, entropy, clipped_share    as in updates; null: not trained yet, too
---   trajectory_id, policy_id, n_response_tokens    the trajectory, and the policy that generated it
---   prompt_id, problem, gold_answer, response_text    question and answer; null response_text: its row is lost
+--   run_id, iteration    as in passes; of a pass that is not trained yet, taken from its name
+--   target, residual, value_gap, log_ratio, entropy, clipped_share    as in updates; also null: not trained yet
+--   trajectory_id, policy_id, n_response_tokens    as in trajectories
+--   prompt_id, problem, gold_answer    as in prompts
+--   response_text    as in responses; null: its row is lost
 SELECT
     d.pass_id,
     coalesce(p.run_id, regexp_replace(d.pass_id, '-\d+$', '')) AS run_id,
