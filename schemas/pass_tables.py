@@ -11,7 +11,7 @@ WAITED = "it made no update: there was too little to draw"
 PASS_TABLES = (
     Table(
         "references",
-        "The two scalars Eq. 2 needs of the reference policy, per rollout and precision. A reset is a new reference_id.",
+        "Two numbers of the reference policy for Eq. 2, per rollout and precision. A reset is a new reference_id.",
         ("trajectory_id", "reference_id", "precision"),
         (
             C("trajectory_id", TEXT, "The rollout."),
@@ -32,7 +32,7 @@ PASS_TABLES = (
     ),
     Table(
         "draws",
-        "One rollout in one update of a pass, written before the pass begins: all that decides what it trains on.",
+        "One rollout in one update of a pass, written before the pass begins: these rows are what it trains on.",
         ("pass_id", "update", "slot"),
         (
             C("pass_id", TEXT, "The training pass."),
@@ -42,7 +42,7 @@ PASS_TABLES = (
             C("source", TEXT, "Which part of the schedule drew it.", enum=enums.Source),
             C("age_iterations", INT, "Iterations from its generation to the newest rollout the pass could see."),
             C("weight", FLOAT, "Factor on its loss; 1 where the rule draws without bias."),
-            C("reward", FLOAT, "Its reward at the pass's snapshot, as the recipe's [reward] has it."),
+            C("reward", FLOAT, "Its reward at the pass's snapshot, by the recipe's section reward."),
             C("baseline", FLOAT, "What is subtracted from the reward to make the target; 0 for raw."),
             C("rule", TEXT, "The draw rule that took it; fresh: it is of the newest batch.", null="made by reval 0.2"),
             C(
@@ -57,7 +57,7 @@ PASS_TABLES = (
     ),
     Table(
         "updates",
-        "What Eq. 2 came to for each draw, measured just before the optimizer step.",
+        "The terms of Eq. 2 for each draw, measured just before the optimizer step.",
         ("pass_id", "update", "slot"),
         (
             C("pass_id", TEXT, "The training pass."),

@@ -53,7 +53,7 @@ _TABLES = (
             C("recipe", TEXT, "The recipe it started from."),
             C("config", TEXT, "The settings that decide its rows, as JSON."),
             C("base_policy_id", TEXT, "The policy it starts from."),
-            C("benchmark", TEXT, "What its policies are evaluated on; see evaluations. Several have ', ' between them."),
+            C("benchmark", TEXT, "What its policies are evaluated on; see evaluations. Several are separated by ', '."),
             C("n_iterations", INT, "Iterations asked for when it began; a later call may ask for more."),
             C("snapshot_id", TEXT, "The snapshot it began from.", null="it began on an empty archive"),
         ),
@@ -88,7 +88,7 @@ _TABLES = (
     ),
     Table(
         "trajectories",
-        "One rollout, narrow: what SQL scans. Its tokens and text are in responses.",
+        "One rollout, without its tokens and text, which are in responses.",
         ("trajectory_id",),
         (
             C("trajectory_id", TEXT, "Digest of policy, prompt, sampling settings, seed and sample index."),
@@ -103,7 +103,7 @@ _TABLES = (
             C(
                 "seed",
                 INT,
-                "What the engine was seeded with before the shard; with the place in it, not a row's own.",
+                "What the engine was seeded with before the shard; the sample also depends on its place in the shard.",
                 null=UNSAID,
             ),
             C("engine", TEXT, "vllm or transformers; imported: it was made elsewhere."),
@@ -125,14 +125,19 @@ _TABLES = (
             C("import_id", TEXT, "The import that brought it.", null="generated here"),
             C("line", INT, "Its line, or its row, in the imported file, from 1.", null="it came from no file"),
             C("tokenised_by", TEXT, "The tokenizer that made ids of imported text.", null="ids are the engine's own"),
-            C("tokenizer_digest", TEXT, "The tokenizer its ids are of, if it was imported.", null="its policy's"),
+            C(
+                "tokenizer_digest",
+                TEXT,
+                "The tokenizer of its ids, if it was imported.",
+                null="its policy's tokenizer",
+            ),
         ),
         version=2,
         span="iteration",
     ),
     Table(
         "responses",
-        "The wide half of a rollout: token ids (the truth) and text (derived from them).",
+        "The tokens and the text of a rollout. The text is decoded from the token ids.",
         ("trajectory_id",),
         (
             C("trajectory_id", TEXT, "The rollout."),

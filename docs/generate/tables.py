@@ -12,8 +12,9 @@ from schemas.enums import Word
 from schemas.table import Column
 
 INTRODUCTION = """
-An archive holds these tables, and `reval sql` also has the views below. Types are DuckDB's. Rows have no order: write
-`ORDER BY`. `references` is a word of SQL: write it in double quotes.
+An archive holds these tables, and `reval sql` also has the views below. Types are DuckDB's. A column of a table is never
+null if nothing stands under "null means". Rows have no order: write `ORDER BY`. `references` is a word of SQL: write it
+in double quotes.
 
 `reval sql "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'draws'"` shows the meanings too.
 """

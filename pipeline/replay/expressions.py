@@ -72,9 +72,7 @@ def _check(statement: str, setting: str, *, subqueries: bool) -> None:
     if len(parsed["statements"]) != 1 or any(node.get("type") == "SET_OPERATION_NODE" for node in nodes):
         raise UserError(f"{setting}: one expression is wanted")
     if not subqueries and any(node.get("class") == "SUBQUERY" for node in nodes):
-        raise UserError(f"{setting}: it can use the columns of pipeline/replay/sql/candidates.sql and no other query")
-            f"{setting}: it can use the columns of one candidate (pipeline/replay/sql/candidates.sql) and no query"
-        )
+        raise UserError(f"{setting}: it can use the columns of pipeline/replay/sql/candidates.sql and no query")
     called = sorted({node["function_name"] for node in nodes if node.get("function_name")})
     fickle = connection.execute(
         "SELECT function_name FROM duckdb_functions() WHERE list_contains($1, function_name) "
