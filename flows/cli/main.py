@@ -221,7 +221,7 @@ def _stage(name: str, summary: str) -> None:
         run_id, iteration = run_one(name, config, archive, run, verbose=verbose)
         typer.echo(f"run {run_id}, iteration {iteration}: {name} is done")
         if name == "score":
-            flows.verify.report_stage(archive, config, run_id, iteration)
+            flows.cli.judge.report_stage(archive, config, run_id, iteration)
 
     run_stage.__doc__ = summary
     run_stage.__name__ = name
