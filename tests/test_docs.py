@@ -162,6 +162,12 @@ def test_programs_run(page: Path, trained: SimpleNamespace, monkeypatch: pytest.
         assert (names["verdicts"]["len"].sum(), names["lengths"].num_rows, len(names["by_policy"])) == (96, 96, 2)
 
 
+def test_scores_have_these_columns(trained: SimpleNamespace) -> None:
+    (shown,) = (text for text in blocks(ROOT / "docs" / "evaluate.md", "console") if "reval evaluate" in text)
+    names = db.query(Store(trained.archive), "scores_of", policy_id="arithmetic-0002").column_names
+    assert [line.split() for line in shown.splitlines() if line.startswith("policy_id")] == [names]
+
+
 def test_the_model_is_where_the_front_page_says(trained: SimpleNamespace) -> None:
     assert "`archive/weights/<policy_id>`" in PAGES[0].read_text()
     assert (trained.archive / "weights" / "arithmetic-0002" / "config.json").is_file()
