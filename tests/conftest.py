@@ -1,10 +1,12 @@
 """What several tests share: a model that knows nothing, and an archive that the real command made."""
 
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ from pipeline.children.worker import Worker
 from pipeline.engines.base import EngineProcess
 from pipeline.runs.processes import Processes
 from tests.helpers.archives import SUMS, random_model, run_iteration, run_pass
-from tests.helpers.command import QUICK, REVAL, environment, reval, settings
+from tests.helpers.command import QUICK, REVAL, SMALL, environment
 
 # Two processes run the tests, and theirs as many threads as there are cores each: they would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,28 +36,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """`reval up`, a Prefect server for all tests that run a flow. Where its flows run, importing vLLM raises.
+    """`reval up`: one Prefect server with the deployments, for all tests that run a flow.
 
     `env` is what a command needs to use it, `log` what it printed, `process` and `port` its own.
     """
     folder = tmp_path_factory.mktemp("served")
-    (folder / "vllm").mkdir()
-    (folder / "vllm" / "__init__.py").write_text("raise ImportError('no vllm here')")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    ours = environment(folder)
-    env = {**ours, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_HOME": str(folder / "prefect")}
+    env = {**environment(folder), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    env["PREFECT_HOME"] = env["REVAL_HOME"]
     log = folder / "up.log"
     with log.open("w") as output:
-        process = subprocess.Popen(
-            [*REVAL, "up", "--port", str(port)],
-            cwd=folder,
-            env={**env, "PYTHONPATH": os.pathsep.join([str(folder), ours["PYTHONPATH"]])},
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+        command = [*REVAL, "up", "--port", str(port)]
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output, start_new_session=True)
     deadline = time.monotonic() + 120
     while "serves reval/iterate and reval/retrain" not in log.read_text():
         assert process.poll() is None, log.read_text()
@@ -69,9 +63,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory, served: SimpleNamespace) -> Path:
-    """A user's folder, where `reval iterate` has run two iterations with vLLM under Prefect. Tests only read it."""
+    """A user's folder with an archive, in which `prefect deployment run reval/iterate` has run two iterations with vLLM.
+
+    Tests only read it.
+    """
     folder = tmp_path_factory.mktemp("home")
-    reval("iterate", "--iterations", "2", *settings(), cwd=folder, env=served.env)
+    given = {"iterations": 2, "run": "arithmetic", "overrides": SMALL, "archive": str(folder / "archive")}
+    words = [word for key, value in given.items() for word in ("-p", f"{key}={json.dumps(value)}")]
+    command = [sys.executable, "-m", "prefect", "deployment", "run", "reval/iterate", "--watch", *words]
+    done = subprocess.run(command, cwd=folder, env=served.env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr + served.log.read_text()
     return folder
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from pipeline.query import db
 from pipeline.runs.loop import end, iterations
 from pipeline.stages import draw as replay
 from pipeline.stages import evaluate, generate, reference, score, train
+from pipeline.stages.order import STAGES
 from schemas import TABLES, UserError
 from tests.helpers.archives import random_model, run_iteration
 from tests.helpers.command import REVAL, SMALL, environment, invoke, refused, reval, settings
@@ -218,15 +220,9 @@ def test_port_in_use() -> None:
 
 
 @pytest.fixture
-def base(home) -> dict[str, Path]:
-    """The setting that begins from a policy that was trained already: that takes a minute."""
-    return {"policy.base": next((home / "archive" / "weights").glob("arithmetic-base-*"))}
-
-
-@pytest.fixture
-def killed(base, tmp_path) -> Path:
+def killed(tmp_path) -> Path:
     """A user's folder whose run was killed, with every process of it, as soon as its second iteration had generated."""
-    command = [*REVAL, "iterate", "--iterations", "2", *settings(**{"runtime.engine": "transformers", **base})]
+    command = [*REVAL, "iterate", "--iterations", "2", *settings(**{"runtime.engine": "transformers"})]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stderr=subprocess.DEVNULL)
     generated = "SELECT count(*) FROM snapshots WHERE iteration = 2 AND stage = 'generate'"
     deadline = time.monotonic() + 300
@@ -259,14 +255,14 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_killed_and_run_again(killed, base, warm, tmp_path_factory) -> None:
+def test_killed_and_run_again(killed, warm, tmp_path_factory) -> None:
     """kill -9 in mid-run; the same request goes on with the same run, loses no committed row and repeats none.
 
     It goes on in this process, without Prefect: what is done is read from the archive. In the end every row of every table
     is the one of a run that nobody disturbed.
     """
     kept = ask(killed, "SELECT trajectory_id FROM trajectories ORDER BY 1")
-    config = recipes.load("arithmetic", {**SMALL, "runtime.engine": "transformers", **base}, iterations=2)
+    config = recipes.load("arithmetic", {**SMALL, "runtime.engine": "transformers"}, iterations=2)
 
     def go_on(archive: Path) -> int:
         with open_run("iterate", config, archive) as run:
@@ -297,6 +293,15 @@ def test_killed_and_run_again(killed, base, warm, tmp_path_factory) -> None:
     assert soak.problems == []
     with open_run("iterate", config, killed / "archive", name="arithmetic") as run:
         assert run.next_iteration() == 3, "it has its two iterations"
+
+
+def test_the_embedded_base_policy_is_trained_where_a_recipe_asks_for_it(tmp_path, warm) -> None:
+    """Once: a run of the same settings begins from it."""
+    archive = ("--archive", str(tmp_path / "archive"), "--set", "policy.target_accuracy=0")
+    first, second = (invoke("init", *archive).stdout for _ in range(2))
+    assert first == second
+    assert "base policy arithmetic-base-" in first
+    assert ask(tmp_path, "SELECT parent_id, n_parameters FROM policies") == [(None, 433_792)]
 
 
 def test_asking_for_more_goes_on_with_the_same_run(tmp_path) -> None:
@@ -379,49 +384,39 @@ def test_an_engine_with_other_weights_is_found_out(tmp_path, warm) -> None:
         assert ask(tmp_path, "SELECT count(*) FROM trajectories") == [(FRESH,)]
 
 
-def test_prefect_deployment(home, served, tmp_path) -> None:
-    """`prefect deployment run reval/retrain --watch` beside `reval up`, where importing vLLM raises: none is wanted."""
+def test_retrain_under_prefect_without_vllm(home, served, warm, tmp_path, monkeypatch) -> None:
+    """Where importing vLLM raises, a new policy comes of archived rollouts, and no new rollout; Prefect shows its tasks."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # the command sets Prefect's variables for its process
+    os.environ.update(served.env)
+    monkeypatch.setitem(sys.modules, "vllm", None)
     shutil.copytree(home / "archive", tmp_path / "archive")
-
-    def deployed(name: str, **parameters: object) -> subprocess.CompletedProcess[str]:
-        words = [word for key, value in parameters.items() for word in ("-p", f"{key}={json.dumps(value)}")]
-        command = [sys.executable, "-m", "prefect", "deployment", "run", f"reval/{name}", "--watch", *words]
-        return subprocess.run(command, cwd=home, env=served.env, capture_output=True, text=True, timeout=300)
-
     before = ask(tmp_path, "SELECT count(*) FROM trajectories")
-    # The whole archive is the flow's own default, which the small run's settings override.
-    whole = {**SMALL, "replay.window_trajectories": "all"}
-    archive = str(tmp_path / "archive")
-    done = deployed("retrain", passes=2, run="deployed", overrides=whole, archive=archive)
-    assert done.returncode == 0, done.stdout + done.stderr + served.log.read_text()
-    assert ask(tmp_path, "SELECT policy_id, parent_id FROM policies WHERE run_id = 'deployed' ORDER BY 1")[1] == (
-        "deployed-0002",
-        "deployed-0001",
-    )
+    whole = settings(**{"replay.window_trajectories": "all"})  # the flow's default, which the small run's own overrides
+    invoke("retrain", "--passes", "2", "--run", "again", "--archive", str(tmp_path / "archive"), *whole)
     assert ask(tmp_path, "SELECT count(*) FROM trajectories") == before
+    assert ask(tmp_path, "SELECT policy_id, parent_id FROM policies WHERE run_id = 'again' ORDER BY 1")[1] == (
+        "again-0002",
+        "again-0001",
+    )
     drawn = ask(
         tmp_path,
-        "SELECT source, count(*), count(DISTINCT trajectory_id) FROM draws WHERE pass_id LIKE 'deployed-%' GROUP BY 1",
+        "SELECT source, count(*), count(DISTINCT trajectory_id) FROM draws WHERE pass_id LIKE 'again-%' GROUP BY 1",
     )
     assert drawn[0][:2] == ("replay", 2 * UPDATES * DRAWS)
     assert drawn[0][2] > 72, "the whole archive, not the recipe's window"
-    quick = {**SMALL, "runtime.engine": "transformers"}  # vLLM made what it goes on from
-    done = deployed("iterate", iterations=3, run="arithmetic", overrides=quick, archive=archive)
-    assert done.returncode == 0, done.stdout + done.stderr + served.log.read_text()
-    third = "SELECT reference_id, parent_id FROM passes WHERE run_id = 'arithmetic' AND iteration = 3"
-    assert ask(tmp_path, third) == [("arithmetic-0002", "arithmetic-0002")], "the reference is reset every 2 iterations"
-    seen = json.loads(
-        subprocess.run(
-            [sys.executable, "-c", SEEN], cwd=home, env=served.env, capture_output=True, text=True, check=True, timeout=60
-        ).stdout
-    )
+
+
+def test_what_prefect_shows_and_how_it_stops(home, served) -> None:
+    """`reval up` and `prefect deployment run reval/iterate --watch` made `home`; Ctrl-C stops all of it."""
+    command = [sys.executable, "-c", SEEN]
+    done = subprocess.run(command, cwd=home, env=served.env, capture_output=True, text=True, check=True, timeout=60)
+    seen = json.loads(done.stdout)
     assert "0 is less than the minimum of 1" in seen["refused"]
+    once = [f"{stage}-{i}" for i in (1, 2) for stage in STAGES]
+    assert seen["runs"]["arithmetic"] == sorted(["evaluate-0", *once])
     tasks = [f"{stage}-{i}" for i in (1, 2) for stage in ("draw", "reference", "train")]
-    assert seen["runs"]["deployed"] == sorted(tasks)
-    stages = ["draw-3", "evaluate-0", "evaluate-3", "generate-3", "reference-3", "score-3", "train-3"]
-    assert seen["runs"]["arithmetic"] == stages
-    assert "generate-2" in seen["runs"]["None"], "the run of the plain command is in the same history"
-    served.process.send_signal(signal.SIGINT)  # Ctrl-C stops all of it
+    assert seen["runs"].get("again", sorted(tasks)) == sorted(tasks), "the run of the plain command is there too"
+    served.process.send_signal(signal.SIGINT)
     assert served.process.wait(60) == 0, served.log.read_text()
     assert "Traceback" not in served.log.read_text()
     with socket.socket() as probe:
