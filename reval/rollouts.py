@@ -1,6 +1,6 @@
 """Reads the folder of a pass: settings, draws, and the rollouts they name.
 
-pass.json          `Settings`; paths are absolute or relative to the folder, the policy may be a hub name
+pass.json          `Settings` (reval/settings.py)
 draws.parquet      update, slot, trajectory_id, weight, reward, baseline, and for grpo deviation
 rollouts.parquet   trajectory_id, prompt_token_ids, response_token_ids, ref_logprob_sum, ref_value, and for grpo
                    behaviour_logprobs, for tba prompt_id
@@ -22,44 +22,10 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from reval.settings import Settings
 from schemas import UserError
 
 FILES = ("pass.json", "draws.parquet", "rollouts.parquet")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The contents of `pass.json`, but for what reval/config.py says: `Train` and `Runtime` have the same words.
-
-    `optimizer` is null for a start from zero moments. With adapters, `policy` is what they stand on, and they are in the
-    optimizer's state. `first_step` is how many steps its run made before, for trackers, whose folder and name of a run
-    are `tracked`.
-    """
-
-    policy: str
-    optimizer: str | None
-    policy_out: str
-    optimizer_out: str
-    objective: str
-    beta: float
-    learning_rate: float
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    precision: str = "float32"
-    lora_rank: int = 0
-    lora_alpha: int = 16
-    micro_batch_tokens: int = 16384
-    batching: str = "packed"
-    sharding: str = "none"
-    checkpointing: str = "none"
-    device: str = "auto"
-    trackers: tuple[str, ...] = ()
-    tracked: tuple[str, str] = ("", "")
-    first_step: int = 0
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ from reval.head import Scores
 from reval.model import Policy
 from reval.objectives import objective
 from reval.parallel import Team
-from reval.rollouts import Pass, Rollouts, Settings
+from reval.rollouts import Pass, Rollouts
+from reval.settings import Settings
 from reval.update import update
 
 R1_DISTILL_QWEN_1_5B = {

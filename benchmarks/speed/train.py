@@ -38,7 +38,8 @@ from benchmarks.speed.gpu_train import Step, hidden_only, how, optimizer_of, our
 from pipeline.inputs import arithmetic
 from reval import model as models
 from reval.model import Policy
-from reval.rollouts import Rollouts, Settings
+from reval.rollouts import Rollouts
+from reval.settings import Settings
 
 CPU = torch.device("cpu")
 BUDGET, GROUP = 4096, 8

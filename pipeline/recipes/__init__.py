@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.recipes import config
+from pipeline.recipes import toml
 from pipeline.recipes.config import Config
 from schemas import UserError
 
@@ -56,14 +56,14 @@ def load(
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names())}, or a path that ends in .toml"
         raise UserError(f"unknown recipe {name!r}; {hint}")
     last = {} if iterations is None else {"iterations": iterations}
-    return config.load(path, [*_pairs(defaults or {}), *_pairs(overrides), *_pairs(last)])
+    return toml.load(path, [*_pairs(defaults or {}), *_pairs(overrides), *_pairs(last)])
 
 
 def _pairs(overrides: Overrides | Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names and values, of lines or of a mapping that may be nested."""
     if not isinstance(overrides, Mapping):
         for line in [overrides] if isinstance(overrides, str) else overrides:
-            yield config.parse(line)
+            yield toml.parse(line)
         return
     for key, value in overrides.items():
         if isinstance(value, Mapping):

@@ -1,25 +1,45 @@
-"""All settings of a run, with types, defaults and meanings; reads them from a recipe's TOML. Imports no torch.
+"""All settings of a run, with types, defaults and meanings; reval/settings.py has the trainer's. Imports no torch.
 
 Every section except `runtime` and `keep` decides which rows a run makes, and is recorded with the run. `runtime` says
 where and how fast it runs; another engine or batch size samples other tokens of the same distribution, and every rollout
 says which engine made it. `keep` says which weights stay on disk.
 """
 
-import difflib
+import ast
+import inspect
 import json
-import tomllib
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from pipeline.recipes.schedules import STRICT, Ramp, Schedule, check_shares, positive
-from schemas import UserError
+from reval.settings import Algorithm, Execution
 
 
 class Section(BaseModel):
     model_config = STRICT
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Settings inherited from the trainer keep their docstrings too: pydantic reads only those of the section."""
+        for declared in (base for base in cls.__bases__ if not issubclass(base, BaseModel)):
+            for name, meaning in _docstrings(declared).items():
+                cls.model_fields[name].description = cls.model_fields[name].description or meaning
+            cls.model_rebuild(force=True)  # so that the JSON schema has them
+
+
+def _docstrings(declared: type) -> dict[str, str]:
+    """The docstring below each field of a class."""
+    [node] = ast.parse(inspect.getsource(declared)).body
+    assert isinstance(node, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in pairwise(node.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
 
 
 class Prompts(Section):
@@ -210,41 +230,19 @@ class Retrain(Section):
     """Only rollouts for which this SQL condition over the view `rollouts` is true, written as after WHERE."""
 
 
-class Train(Section):
+class Train(Section, Algorithm):
     """The loss and the optimizer."""
 
-    objective: Literal["reval", "tbrm", "grpo", "reinforce", "tba"] = "reval"
-    """The loss; docs/training.md explains each."""
+    # A pass has one value of it; a recipe says how that changes.
+    learning_rate: Schedule = Algorithm.learning_rate  # type: ignore[assignment]
+    """Learning rate of AdamW: one number, or a schedule over iterations."""
     baseline: Literal["group_mean", "half_mean", "raw"] = "group_mean"
     """What is subtracted from a reward: the mean reward of the rollout's group, half of that mean, or nothing (raw)."""
-    beta: float = Field(1.0, gt=0)
-    """Weight of the KL divergence from the reference policy. A reward of 1 is worth 1/beta nats."""
-    clip_low: float = Field(0.2, gt=0, lt=1)
-    """`grpo` only: ratios below 1 − clip_low are clipped."""
-    clip_high: float = Field(0.2, gt=0)
-    """`grpo` only: ratios above 1 + clip_high are clipped."""
-    learning_rate: Schedule = 3e-4
-    """Learning rate of AdamW: one number, or a schedule over iterations."""
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    """AdamW's decay of the mean of gradients."""
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
-    """AdamW's decay of the mean of squared gradients."""
-    weight_decay: float = Field(0.0, ge=0)
-    """AdamW's weight decay."""
-    max_grad_norm: float = Field(1.0, gt=0)
-    """A gradient whose norm is larger than this is scaled down to it."""
     reference: Literal["reset", "behaviour"] = "reset"
     """The reference policy π_ref. reset: one policy for all rollouts, renewed as reset_every_iterations says. behaviour:
     for each rollout, the policy that generated it; what training has already moved on a replayed rollout then counts."""
     reset_every_iterations: int = Field(1, ge=0)
     """Every so many iterations the current policy becomes the reference; 0: never. Unused with reference = behaviour."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Number format of matrix products. Weights, their sums and the optimizer's state are float32 either way."""
-    lora_rank: int = Field(0, ge=0)
-    """0: all weights are trained. Larger: low-rank adapters of this rank on every linear layer (peft); the reference must
-    then stay the same (reset_every_iterations = 0, reference = reset)."""
-    lora_alpha: int = Field(16, ge=1)
-    """The adapters' output is scaled by lora_alpha / lora_rank."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Train":
@@ -287,32 +285,17 @@ class Keep(Section):
     reference of the next pass, and the newest in each labelled snapshot."""
 
 
-class Runtime(Section):
+class Runtime(Section, Execution):
     """Where and how fast it runs. None of this changes what a run makes, except for rounding and sampled tokens."""
 
     engine: Literal["vllm", "transformers"] = "vllm"
     """What generates: vLLM, or transformers' own generation, which is slow but needs no vLLM."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where models run; auto: on the GPU if there is one."""
     gpu_memory_share: float = Field(0.85, gt=0, le=1)
     """Part of a GPU's memory that vLLM takes."""
     engine_batch: int = Field(256, ge=1)
     """Rollouts that the engine generates at the same time."""
-    micro_batch_tokens: int = Field(16384, ge=1)
-    """Tokens in one forward pass of the trainer, padding included. A longer trajectory has a forward pass of its own."""
-    batching: Literal["packed", "padded"] = "packed"
-    """How trajectories share a forward pass. packed: end to end, without padding. padded: side by side with others of
-    about the same length. A model whose attention cannot be told where a trajectory ends is always padded."""
     trainer_processes: int = Field(0, ge=0)
     """Processes that train together; 0: one per GPU, and one on a CPU. Their number changes only rounding."""
-    sharding: Literal["none", "full", "offloaded"] = "none"
-    """none: each process holds all weights, gradients and optimizer state. full: each holds a part of them (FSDP).
-    offloaded: that part is in the CPU's memory."""
-    checkpointing: Literal["none", "layers"] = "none"
-    """none: the activations of the forward pass are kept. layers: the backward pass computes them again, layer by layer;
-    this saves memory and costs time."""
-    trackers: list[Literal["tensorboard", "wandb"]] = []
-    """Trackers that get the figures of each optimizer step; they are in the archive anyway."""
     verifier_workers: int = Field(0, ge=0)
     """Processes that check answers; 0: one per core."""
     storage: dict[str, str] = {}
@@ -351,32 +334,6 @@ def recorded(recipe: str, record: str) -> Config:
     return Config(recipe=recipe, **json.loads(record))
 
 
-def load(recipe: Path, overrides: Iterable[tuple[str, Any]] = ()) -> Config:
-    """The settings of a recipe file with overrides on top: dotted names and their values.
-
-    Raises:
-        UserError: the file is not TOML, a key is unknown (the nearest valid name is given), or a value is out of range.
-    """
-    try:
-        tree: dict[str, Any] = tomllib.loads(recipe.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {recipe}: {error}") from None
-    for dotted, value in overrides:
-        *sections, key = dotted.split(".")
-        branch = tree
-        for section in sections:
-            branch = branch.setdefault(section, {})
-            if not isinstance(branch, dict):
-                raise UserError(f"override {dotted}: {section} is a value, not a section")
-        branch[key] = value
-    if "recipe" in tree:
-        raise UserError(f"recipe {recipe.stem}: its name is its file's, so it cannot set 'recipe'")
-    try:
-        return Config(recipe=recipe.stem, **tree)
-    except ValidationError as error:
-        raise UserError(_explain(error, f"recipe {recipe.stem}")) from None
-
-
 def differences(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Each setting in which two records differ, as `section.key old → new`."""
     for key in sorted({*ours, *theirs}):
@@ -385,53 +342,3 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") 
             yield from differences(new, old, f"{prefix}{key}.")
         elif old != new:
             yield f"{prefix}{key} {old} → {new}"
-
-
-def parse(line: str) -> tuple[str, Any]:
-    """`section.key=value` as a dotted name and a value, written as in TOML; a bare word is text.
-
-    Raises:
-        UserError: there is no `=` in it.
-    """
-    dotted, equals, text = line.partition("=")
-    if not equals:
-        raise UserError(f"override {line!r}: write it as section.key=value, for example train.beta=0.5")
-    try:
-        return dotted.strip(), tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return dotted.strip(), text.strip()
-
-
-def _explain(error: ValidationError, where: str) -> str:
-    """The first thing wrong, in one line, with the way out."""
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part in _names(first["loc"])]
-    dotted = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        known = list(_fields(path[:-1]))
-        near = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"known here: {', '.join(known)}"
-        return f"{where}: unknown setting {dotted}; {hint}"
-    if first["type"] == "value_error":
-        return f"{where}: {dotted}: {first['ctx']['error']}"
-    return f"{where}: {dotted} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
-
-
-def _names(loc: tuple[int | str, ...]) -> list[int | str]:
-    """The parts of a pydantic location that are settings; behind a leaf it names the branch of a union it tried."""
-    names: list[int | str] = []
-    fields: Any = Config.model_fields
-    for part in loc:
-        names.append(part)
-        kind = fields[part].annotation if part in fields else None
-        if not (isinstance(kind, type) and issubclass(kind, Section)):
-            break
-        fields = kind.model_fields
-    return names
-
-
-def _fields(path: Sequence[str]) -> Iterator[str]:
-    fields: Any = Config.model_fields
-    for part in path:
-        fields = fields[part].annotation.model_fields
-    yield from (name for name in fields if name != "recipe")

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipeline.query.fetch import TOKEN_IDS, fetch
 from pipeline.recipes.schedules import at
 from pipeline.runs.run import Run
 from pipeline.verifiers import verifier_id
+from reval.settings import Settings
 from reval.weights import tokenizer_digest
 from schemas import UserError
 
@@ -88,8 +89,6 @@ def prepare(run: Run, iteration: int, folder: Path, weights: Path, moments: Path
     Raises:
         UserError: the objective wants something that the drawn rollouts or the run do not have.
     """
-    from reval.rollouts import Settings
-
     pass_id, parent_id = run.policy_id(iteration), run.policy_id(iteration - 1)
     settings, runtime = run.config.train, run.config.runtime
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,22 +108,16 @@ def prepare(run: Run, iteration: int, folder: Path, weights: Path, moments: Path
         """A path from the folder, so that both can be moved together; a hub's name as it is."""
         return os.path.relpath(path, folder) if Path(path).exists() or Path(path).is_absolute() else str(path)
 
-    what = (
-        *("objective", "beta", "clip_low", "clip_high", "adam_beta1", "adam_beta2", "weight_decay", "max_grad_norm"),
-        *("precision", "lora_rank", "lora_alpha"),
-    )
-    how = ("micro_batch_tokens", "batching", "sharding", "checkpointing", "device", "trackers")
+    declared = {field.name: getattr(section, field.name) for section in (settings, runtime) for field in fields(section)}
     written = Settings(
         policy=there(run.location(stands_on)),
         # The moments go with the run: another run's, or a base policy's, are none of its own.
         optimizer=there(_moments(run, parent_id)) if iteration > 1 else None,
         policy_out=there(weights),
         optimizer_out=there(moments),
-        learning_rate=at(settings.learning_rate, iteration),
         tracked=(there(run.store.layout.tracking), run.run_id),
         first_step=n_before,
-        **{name: getattr(settings, name) for name in what},
-        **{name: getattr(runtime, name) for name in how},
+        **declared | {"learning_rate": at(settings.learning_rate, iteration)},
     )
     (folder / "pass.json").write_text(json.dumps(asdict(written), indent=1))
 

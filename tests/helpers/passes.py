@@ -12,7 +12,8 @@ from torch import Tensor
 
 from reval.batch import micro_batches
 from reval.bellman import Sample
-from reval.rollouts import Rollouts, Settings
+from reval.rollouts import Rollouts
+from reval.settings import Settings
 from reval.trainer import Trainer
 
 N = 12

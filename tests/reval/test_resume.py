@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from reval.rollouts import read
 from reval.state import Checkpoint
 from reval.trainer import Trainer
+from schemas import UserError
 from tests.helpers.command import environment
 from tests.helpers.passes import N, prepare, settings, weights
 
@@ -147,3 +148,17 @@ def test_the_folder_moves_with_what_it_names(model_folder, tmp_path) -> None:
     Trainer().run_pass(tmp_path / "elsewhere" / "pass")
     assert (tmp_path / "elsewhere" / "out" / "model.safetensors").is_file()
     assert (tmp_path / "elsewhere" / "moments.safetensors").is_file()
+
+
+def test_a_pass_of_an_older_version_lacks_newer_settings(model_folder, tmp_path) -> None:
+    """They have their defaults then; a setting that nobody knows is an error that names it."""
+    how = settings(tmp_path, model_folder, adam_beta2=0.99)
+    prepare(tmp_path, how, [list(range(N))])
+    said = json.loads((tmp_path / "pass.json").read_text())
+    for name in ("clip_low", "precision", "batching", "sharding", "trackers", "tracked", "first_step"):
+        del said[name]
+    (tmp_path / "pass.json").write_text(json.dumps(said))
+    assert read(tmp_path).settings == how
+    (tmp_path / "pass.json").write_text(json.dumps({**said, "momentum": 0.9}))
+    with pytest.raises(UserError, match=r"pass\.json: unknown setting momentum; known: adam_beta1"):
+        read(tmp_path)

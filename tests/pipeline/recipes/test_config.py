@@ -33,6 +33,7 @@ def test_every_recipe_loads(name) -> None:
         ("train.clip_low=1", "train.clip_low = 1: input should be less than 1"),
         ("train.precision=float16", "train.precision = 'float16'"),
         ("runtime.trackers=['mail']", "runtime.trackers = 'mail'|runtime.trackers"),
+        ("runtime.trackers=wandb", "runtime.trackers = 'wandb': input should be a valid list"),
         ("replay.window_trajectories=0", "replay.window_trajectories = 0"),
         ("replay.rule=lifo", "replay.rule = 'lifo'"),
         ("prompts.template=hello", "prompts.template = 'hello'"),

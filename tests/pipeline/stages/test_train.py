@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,9 +18,12 @@ from pipeline.archive.store import Store
 from pipeline.query import db
 from pipeline.recipes.config import Config
 from pipeline.runs import memory
+from pipeline.stages.train import prepare
 from reval import attention
 from reval.batch import collate
 from reval.model import Policy
+from reval.rollouts import read
+from reval.settings import Algorithm, Execution
 from reval.trainer import Trainer
 from tests.helpers.archives import run_pass
 from tests.helpers.command import invoke, refused
@@ -103,6 +108,40 @@ def test_every_objective_trains_on_what_is_archived(archive, trained, objective)
     assert len(rows) >= 40
     assert all((row["clipped_share"] is not None) == (objective == "grpo") for row in rows)
     assert all(0 < row["entropy"] < 4 for row in rows)
+
+
+def another(default: Any, kind: Any) -> Any:
+    """A value that a setting does not have by default."""
+    if get_origin(kind) is Literal:
+        return next(choice for choice in reversed(get_args(kind)) if choice != default)
+    if get_origin(kind) is tuple:
+        return [get_args(get_args(kind)[0])[0]]
+    return default + 1 if isinstance(default, int) else default / 2 or 0.5
+
+
+def test_every_setting_of_the_trainer_reaches_it(archive, trained, tmp_path) -> None:
+    """From the recipe to pass.json, and back as the trainer reads it; of the rest of a recipe nothing is written there."""
+    sections = {"train": Algorithm, "runtime": Execution}
+    given = {
+        (section, field.name): another(field.default, get_type_hints(declared)[field.name])
+        for section, declared in sections.items()
+        for field in fields(declared)
+    }
+    changed = {f"{section}.{name}": value for (section, name), value in given.items()}
+    adapters = {"train.reset_every_iterations": 0, "train.reference": "reset"}
+    config = recipes.load("arithmetic", {**trained.settings, **adapters, **changed}, defaults=recipes.RETRAIN)
+    for (section, name), value in given.items():
+        default = getattr(sections[section](), name)
+        assert value != default != getattr(getattr(config, section), name), f"{section}.{name} is as ever"
+    folder = archive / "scratch" / "more-0001"
+    with open_run("retrain", config, archive, name="more") as run:
+        prepare(run, 1, folder, archive / "weights" / "more-0001", tmp_path / "moments.safetensors")
+    said = json.loads((folder / "pass.json").read_text())
+    assert {name: said[name] for _, name in given} == {name: value for (_, name), value in given.items()}
+    others = {"policy", "optimizer", "policy_out", "optimizer_out", "tracked", "first_step"}
+    assert said.keys() == {name for _, name in given} | others
+    read_back = asdict(read(folder).settings)
+    assert json.loads(json.dumps(read_back)) == said
 
 
 def test_a_pass_is_carried_elsewhere_and_its_result_taken_over(archive, trained) -> None:
