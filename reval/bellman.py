@@ -37,7 +37,7 @@ class Sample(NamedTuple):
     raw_B: Tensor  # reward / β
 
 
-class Outcome(NamedTuple):
+class LossTerms(NamedTuple):
     """What an objective makes of B trajectories: the loss of each, Eq. 2's δ in its parts, and what it clipped.
 
     residual = value_gap + log_ratio − target, whatever the objective, unless its own docstring says otherwise.
@@ -48,19 +48,19 @@ class Outcome(NamedTuple):
     value_gap_B: Tensor
     log_ratio_B: Tensor
     target_B: Tensor
-    clipped_share_B: Tensor | None = None  # part of the response tokens; null: it clips none
+    clipped_share_B: Tensor | None = None  # part of the response tokens; None: it clips none
 
 
-def reval(sample: Sample) -> Outcome:
+def reval(sample: Sample) -> LossTerms:
     """Eq. 2: δ with the potential −V_ref, which makes the start calibrated."""
     return squared(sample, sample.value_B - sample.ref_value_B, sample.target_B)
 
 
-def squared(sample: Sample, value_gap_B: Tensor, target_B: Tensor) -> Outcome:
+def squared(sample: Sample, value_gap_B: Tensor, target_B: Tensor) -> LossTerms:
     """δ² for a given value term and target; the log-ratio is common to Eq. 2 and its relatives."""
     log_ratio_B = sample.logp_sum_B - sample.ref_logp_sum_B
     residual_B = value_gap_B + log_ratio_B - target_B
-    return Outcome(residual_B.square(), residual_B, value_gap_B, log_ratio_B, target_B)
+    return LossTerms(residual_B.square(), residual_B, value_gap_B, log_ratio_B, target_B)
 
 
 def loss(loss_B: Tensor, weight_B: Tensor, n_trajectories: int) -> Tensor:

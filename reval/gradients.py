@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reval.parallel import Team, gathered
+from reval.parallel import World, gathered
 
 
 class Gradients:
@@ -17,11 +17,11 @@ class Gradients:
     up itself.
     """
 
-    def __init__(self, team: Team, module: nn.Module) -> None:
-        self._team = team
+    def __init__(self, world: World, module: nn.Module) -> None:
+        self._world = world
         self._weights = [weight for weight in module.parameters() if weight.requires_grad]
         self._sums: list[Tensor] | None = None
-        if team.device.type == "cpu" and not team.in_step:
+        if world.device.type == "cpu" and not world.in_step:
             self._sums = [torch.zeros_like(weight, dtype=torch.float64) for weight in self._weights]
 
     def backward(self, loss: Tensor) -> None:
@@ -35,14 +35,14 @@ class Gradients:
     def finish(self) -> None:
         """Leaves the update's gradient in every weight."""
         if self._sums is not None:
-            self._team.add_up(self._sums)
+            self._world.add_up(self._sums)
             for total, weight in zip(self._sums, self._weights, strict=True):
                 weight.grad = total.float()
-        elif not self._team.in_step:
+        elif not self._world.in_step:
             for weight in self._weights:
                 if weight.grad is None:
                     weight.grad = torch.zeros_like(weight)
-            self._team.add_up([weight.grad for weight in self._weights if weight.grad is not None])
+            self._world.add_up([weight.grad for weight in self._weights if weight.grad is not None])
 
     def clip(self, max_norm: float) -> float:
         """Clips the gradient to a norm, and says what its norm was before."""

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from reval import bellman
-from reval.bellman import Outcome, Sample
+from reval.bellman import LossTerms, Sample
 
 # Keeps a group whose rewards are all alike from dividing by zero (arXiv 2402.03300's code, and TRL's).
 EPSILON = 1e-4
 
 
-def tbrm(sample: Sample) -> Outcome:
+def tbrm(sample: Sample) -> LossTerms:
     """TBRM (arXiv 2505.15311): Eq. 2 without V_ref. `value_gap` is V_θ(s₁) itself, so it is not zero at θ = ref."""
     return bellman.squared(sample, sample.value_B, sample.target_B)
 
 
-def tba(sample: Sample) -> Outcome:
+def tba(sample: Sample) -> LossTerms:
     """Trajectory balance, asynchronous (TBA, arXiv 2503.18929, in the VarGrad form): a prompt's rows say its log Z(s₁).
 
         log Ẑ = mean over the prompt's rows of [reward/β − log-ratio],   loss = (log-ratio − reward/β + log Ẑ)²
@@ -33,13 +33,13 @@ def tba(sample: Sample) -> Outcome:
     return bellman.squared(sample, -sample.centre_B, sample.raw_B)
 
 
-def reinforce(sample: Sample) -> Outcome:
+def reinforce(sample: Sample) -> LossTerms:
     """REINFORCE (Williams 1992) with the group's mean as baseline: −(reward − baseline) · Σ_h log π_θ(a_h|s_h)."""
     diagnosed = bellman.reval(sample)
     return diagnosed._replace(loss_B=-sample.advantage_B * sample.logp_sum_B)
 
 
-def grpo(sample: Sample, *, clip_low: float, clip_high: float) -> Outcome:
+def grpo(sample: Sample, *, clip_low: float, clip_high: float) -> LossTerms:
     """GRPO (arXiv 2402.03300, Eq. 3) without a KL term, clipped above and below as DAPO does (arXiv 2503.14476):
 
         A    = (reward − baseline) / (deviation + 1e-4)
@@ -68,7 +68,7 @@ def grpo(sample: Sample, *, clip_low: float, clip_high: float) -> Outcome:
 class Objective:
     """`centres`: it wants `Sample.centre_B`, for which the whole update is scored once before."""
 
-    outcome: Callable[[Sample], Outcome]
+    terms: Callable[[Sample], LossTerms]
     centres: bool = False
 
 

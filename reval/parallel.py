@@ -1,7 +1,7 @@
 """The processes that train together, and how a policy is spread over them.
 
 `accelerate launch` starts them, or whoever sets what it sets (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE); a process
-by itself is a team of one. Trajectories are never split: each process has whole ones.
+by itself is a world of one. Trajectories are never split: each process has whole ones.
 
 Sharded (FSDP2), a process holds a part of every weight, gradient and moment and gathers a layer when it needs it, so all
 have to come along with every forward pass; otherwise each holds everything and they meet once an update.
@@ -23,8 +23,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 PEAK_FLOPS = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}
 
 
-class Team:
-    """The processes of a training pass, this one being `rank` of `size`.
+class World:
+    """The processes of a training pass, which torch calls the world; this one is `rank` of `size`.
 
     `in_step`: all have to make the same number of forward passes.
     """
@@ -53,7 +53,7 @@ class Team:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def peak_flops(self, precision: str) -> float | None:
-        """What the team's devices can do in a second; null: nobody knows."""
+        """What the devices of all processes can do in a second; None: nobody knows."""
         if self.device.type != "cuda" or precision != "bfloat16":
             return None
         name = torch.cuda.get_device_name()
@@ -76,16 +76,16 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def shard(policy: Any, team: Team, *, offload: bool) -> None:
-    """Spreads a policy's weights over the team, a layer a unit, by torch's own FSDP: accelerate's leaves CPUs out.
+def shard(policy: Any, world: World, *, offload: bool) -> None:
+    """Spreads a policy's weights over the processes, a layer a unit, by torch's own FSDP: accelerate's leaves CPUs out.
 
     Gradients are summed over the processes, as the parts of a loss are, and not averaged.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 
-    mesh = init_device_mesh(team.device.type, (team.size,))
-    how = CPUOffloadPolicy(pin_memory=team.device.type == "cuda") if offload else OffloadPolicy()
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    how = CPUOffloadPolicy(pin_memory=world.device.type == "cuda") if offload else OffloadPolicy()
     for layer in policy.layers:
         fully_shard(layer, mesh=mesh, offload_policy=how)
     fully_shard(policy, mesh=mesh, offload_policy=how)

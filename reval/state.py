@@ -2,7 +2,7 @@
 
 Each file appears whole or not at all; nothing is pickled.
 
-In a team all processes have to call these; the first one writes.
+Where several processes train together, all of them call these; the first one writes.
 """
 
 import json
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from reval.model import Policy
-from reval.parallel import Team, spread_like, whole
+from reval.parallel import World, spread_like, whole
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # A pass may spend one part in so many of its time on saving how far it is.
@@ -53,9 +53,9 @@ def restore(policy: Policy, optimizer: torch.optim.Optimizer, stored: Mapping[st
             optimizer.state[weight][key] = spread_like(value, weight) if value.dim() or fused else value
 
 
-def save_policy(team: Team, policy: Policy, weights: dict[str, Tensor], parent: str, folder: Path) -> None:
+def save_policy(world: World, policy: Policy, weights: dict[str, Tensor], parent: str, folder: Path) -> None:
     """Writes a Hugging Face folder: the weights as safetensors, and everything else as in the parent's folder."""
-    if team.rank:
+    if world.rank:
         return
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -91,25 +91,25 @@ class Checkpoint:
         self._saved_at, self._cost = time.perf_counter(), 0.0
 
     def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        """What was saved last for these inputs, and its tensors; null: nothing was."""
+        """What was saved last for these inputs, and its tensors; None: nothing was."""
         for path in self._saved():
             said = json.loads((path / "progress.json").read_text())
             if said.pop("inputs") == self._inputs:
                 return said, load_file(path / "state.safetensors")
         return None
 
-    def is_due(self, team: Team) -> bool:
-        """Whether to save now, on which the team agrees."""
+    def is_due(self, world: World) -> bool:
+        """Whether to save now, on which all processes agree."""
         wanted = torch.tensor(float(time.perf_counter() - self._saved_at >= SAVING_SHARE * self._cost))
-        if team.rank:
+        if world.rank:
             wanted.zero_()
-        team.add_up([wanted])
+        world.add_up([wanted])
         return bool(wanted)
 
-    def save(self, team: Team, said: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
+    def save(self, world: World, said: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
         """Saves `said` and tensors in place of what was there."""
         began = time.perf_counter()
-        if not team.rank:
+        if not world.rank:
             old = self._saved()
             number = 1 + (_number(old[0]) if old else 0)
             temporary = self._folder / "saving"

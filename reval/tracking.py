@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from reval.parallel import Team
+from reval.parallel import World
 from reval.rollouts import Pass
 from schemas import UserError
 
@@ -15,7 +15,7 @@ class Trackers:
         self._tracked: tuple[str, str] | None = None
         self._accelerator: Any = None
 
-    def log(self, team: Team, the_pass: Pass, step: dict[str, Any], number: int) -> None:
+    def log(self, world: World, the_pass: Pass, step: dict[str, Any], number: int) -> None:
         """Hands on a step's figures, as those of the pass's step `number`; nothing if no tracker is asked for.
 
         Raises:
@@ -26,12 +26,12 @@ class Trackers:
             return
         folder, name = settings.tracked
         if (tracked := (str(the_pass.path(folder)), name)) != self._tracked:
-            self._begin(team, settings.trackers, *tracked)
+            self._begin(world, settings.trackers, *tracked)
             self._tracked = tracked
         told = {name: value for name, value in step.items() if value is not None}
         self._accelerator.log(told, step=settings.first_step + number)
 
-    def _begin(self, team: Team, trackers: Sequence[str], folder: str, name: str) -> None:
+    def _begin(self, world: World, trackers: Sequence[str], folder: str, name: str) -> None:
         from accelerate import Accelerator
         from accelerate.tracking import filter_trackers
 
@@ -43,5 +43,5 @@ class Trackers:
             raise UserError(f"runtime.trackers: {', '.join(trackers)}: not installed; pip install one, or leave it out")
         if self._accelerator is not None:
             self._accelerator.end_training()
-        self._accelerator = Accelerator(cpu=team.device.type == "cpu", log_with=list(trackers), project_dir=folder)
+        self._accelerator = Accelerator(cpu=world.device.type == "cpu", log_with=list(trackers), project_dir=folder)
         self._accelerator.init_trackers(name)

@@ -29,7 +29,7 @@ from reval import model as models
 from reval.adapters import adapt, merged
 from reval.model import Policy, pick_device, sum_by_trajectory
 from reval.objectives import objective
-from reval.parallel import Team, leave, shard
+from reval.parallel import World, leave, shard
 from reval.rollouts import Pass, Rollouts, read
 from reval.state import Checkpoint, moments, restore, save_policy, save_tensors, trained
 from reval.tracking import Trackers
@@ -69,7 +69,7 @@ class Trainer:
         temperature: float = 1.0,
         progress: Progress = lambda done, total: None,
     ) -> pa.Table:
-        """Scores of given rollouts under a policy; in a team each process scores its share and all have the whole.
+        """Scores of given rollouts under a policy; each process scores its share, and all get the whole.
 
         Args:
             rollouts: prompt_token_ids and response_token_ids, one row per trajectory.
@@ -77,15 +77,15 @@ class Trainer:
         Returns:
             logprob_sum, value (float64, nats) and logprobs (a list per response token), in the rows' order.
         """
-        team = Team(pick_device(device))
-        policy = self.policy(location, team.device)
+        world = World(pick_device(device))
+        policy = self.policy(location, world.device)
         rows = Rollouts(rollouts)
         n = len(rows)
         sums, values = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
         ends = torch.tensor([len(response) for response in rows.responses], dtype=torch.long).cumsum(0)
         logps = torch.zeros(int(ends[-1]) if n else 0, dtype=torch.float32)
         done = 0
-        for places, batch in batches(team, policy, rows, torch.arange(n), micro_batch_tokens, batching):
+        for places, batch in batches(world, policy, rows, torch.arange(n), micro_batch_tokens, batching):
             scores = policy(batch, precision=precision, temperature=temperature)
             sums[places] = sum_by_trajectory(scores.logp_N, batch).cpu()
             values[places] = scores.value_B.double().cpu()
@@ -93,8 +93,8 @@ class Trainer:
             row_N, first_N = batch.row_N.cpu(), batch.first_B.cpu()
             logps[first_B[row_N] + torch.arange(len(row_N)) - first_N[row_N]] = scores.logp_N.cpu()
             done += len(places)
-            progress(min(n, done * team.size), n)
-        team.add_up([sums, values, logps])
+            progress(min(n, done * world.size), n)
+        world.add_up([sums, values, logps])
         offsets = pa.array([0, *ends.tolist()], pa.int32())
         return pa.table(
             {
@@ -114,12 +114,12 @@ class Trainer:
         began = time.perf_counter()
         the_pass = read(folder)
         settings = the_pass.settings
-        team = Team(pick_device(settings.device), in_step=settings.sharding != "none")
+        world = World(pick_device(settings.device), in_step=settings.sharding != "none")
         has_ended = _has_ended(the_pass)
-        team.wait()  # or one process might end a pass without updates before another has looked
+        world.wait()  # or one process might end a pass without updates before another has looked
         if has_ended:
             return
-        policy, optimizer = self._prepare(team, the_pass)
+        policy, optimizer = self._prepare(world, the_pass)
         checkpoint = Checkpoint(folder, the_pass.inputs)
         said: dict[str, Any] = {"rows": {name: [] for name in (*KEYS, *OF_A_ROW)}, "steps": [], "seconds": 0.0}
         if saved := checkpoint.load():
@@ -129,55 +129,55 @@ class Trainer:
         chosen = objective(settings.objective, clip_low=settings.clip_low, clip_high=settings.clip_high)
         n_done, n_updates = len(said["steps"]), len(the_pass.updates)
         for number, draws in enumerate(the_pass.updates[n_done:], start=n_done + 1):
-            found = update(team, policy, optimizer, chosen, the_pass, draws)
+            found = update(world, policy, optimizer, chosen, the_pass, draws)
             for name in KEYS:
                 said["rows"][name] += draws[name].to_pylist()
             for name, values in found.rows.items():
                 said["rows"][name] += values.tolist()
             said["steps"].append(found.step)
-            self._trackers.log(team, the_pass, found.step, number)
+            self._trackers.log(world, the_pass, found.step, number)
             progress(number, n_updates)
-            if number < n_updates and checkpoint.is_due(team):
+            if number < n_updates and checkpoint.is_due(world):
                 said["seconds"] = before + time.perf_counter() - began
-                checkpoint.save(team, said, {**trained(policy), **moments(policy, optimizer)})
-        self._end(team, the_pass, policy, optimizer)
-        if not team.rank:
+                checkpoint.save(world, said, {**trained(policy), **moments(policy, optimizer)})
+        self._end(world, the_pass, policy, optimizer)
+        if not world.rank:
             _write(the_pass, policy, said, before + time.perf_counter() - began)
             checkpoint.clear()
-        team.wait()
+        world.wait()
 
-    def _prepare(self, team: Team, the_pass: Pass) -> tuple[Policy, torch.optim.Optimizer]:
+    def _prepare(self, world: World, the_pass: Pass) -> tuple[Policy, torch.optim.Optimizer]:
         """The policy a pass begins with and an optimizer that goes on where it was left."""
         settings = the_pass.settings
-        policy = self.policy(the_pass.policy, team.device)
+        policy = self.policy(the_pass.policy, world.device)
         self._location = None  # from here on the weights are no policy's until they are saved
         policy.compute_again(settings.checkpointing == "layers")
         if settings.lora_rank:
             self._policy = None  # adapters do not come off
             adapt(policy, settings.lora_rank, settings.lora_alpha)
-        if team.in_step:
+        if world.in_step:
             self._policy = None
-            shard(policy, team, offload=settings.sharding == "offloaded")
+            shard(policy, world, offload=settings.sharding == "offloaded")
         optimizer = torch.optim.AdamW(
             [weight for weight in policy.parameters() if weight.requires_grad],
             lr=settings.learning_rate,
             betas=(settings.adam_beta1, settings.adam_beta2),
             weight_decay=settings.weight_decay,
-            fused=not team.in_step,
+            fused=not world.in_step,
         )
         if settings.optimizer is not None:
             restore(policy, optimizer, models.load_tensors(the_pass.path(settings.optimizer)))
         return policy, optimizer
 
-    def _end(self, team: Team, the_pass: Pass, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
+    def _end(self, world: World, the_pass: Pass, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
         """Saves the policy and the optimizer's state."""
         settings = the_pass.settings
         out = the_pass.path(settings.policy_out)
         state = moments(policy, optimizer)
         if settings.lora_rank:
             state |= trained(policy)
-        save_policy(team, policy, merged(policy), the_pass.policy, out)
-        if not team.rank:
+        save_policy(world, policy, merged(policy), the_pass.policy, out)
+        if not world.rank:
             save_tensors(state, the_pass.path(settings.optimizer_out))
         if self._policy is policy:
             self._location = str(out)

@@ -19,7 +19,7 @@ from reval.gradients import Gradients
 from reval.head import Scores
 from reval.model import Policy, sum_by_trajectory
 from reval.objectives import Objective
-from reval.parallel import Team
+from reval.parallel import World
 from reval.rollouts import Pass, Rollouts, column
 from schemas import UserError
 
@@ -83,7 +83,7 @@ class Trajectories:
 
 
 def batches(
-    team: Team, policy: Policy, rollouts: Rollouts, row_B: Tensor, budget: int, batching: str
+    world: World, policy: Policy, rollouts: Rollouts, row_B: Tensor, budget: int, batching: str
 ) -> Iterator[tuple[list[int], Batch]]:
     """This process's micro-batches of given rows, each with the places among the rows that it holds.
 
@@ -91,19 +91,19 @@ def batches(
     """
     n_tokens = [rollouts.n_tokens[row] for row in row_B.tolist()]
     groups = micro_batches(n_tokens, budget, policy.batching(batching))
-    shares = share_out(groups, n_tokens, team.size)
-    mine = [groups[number] for number in shares[team.rank]]
-    idle = max(map(len, shares)) - len(mine) if team.in_step else 0
+    shares = share_out(groups, n_tokens, world.size)
+    mine = [groups[number] for number in shares[world.rank]]
+    idle = max(map(len, shares)) - len(mine) if world.in_step else 0
     for places in [*mine, *([None] * idle)]:
         rows = row_B[groups[-1] if places is None else places].tolist()
         batch = policy.collate(
             [rollouts.prompts[row] for row in rows], [rollouts.responses[row] for row in rows], batching
         )
-        yield places or [], batch.to(team.device)
+        yield places or [], batch.to(world.device)
 
 
 def update(
-    team: Team, policy: Policy, optimizer: torch.optim.Optimizer, objective: Objective, the_pass: Pass, draws: pa.Table
+    world: World, policy: Policy, optimizer: torch.optim.Optimizer, objective: Objective, the_pass: Pass, draws: pa.Table
 ) -> Update:
     """One optimizer step on the rows of `draws`.
 
@@ -113,27 +113,27 @@ def update(
     began = time.perf_counter()
     settings, rows = the_pass.settings, Trajectories(the_pass, draws)
     if objective.centres:
-        rows.centre_B = _centre(team, policy, rows)
+        rows.centre_B = _centre(world, policy, rows)
     n_response_B = torch.tensor([len(rows.rollouts.responses[row]) for row in rows.row_B.tolist()], dtype=torch.float64)
     of_rows: list[tuple[list[int], list[Tensor | None]]] = []  # stays where it is: to ask a GPU is to wait for it
     counts = torch.zeros(2, dtype=torch.float64)  # padding tokens, floating-point operations
-    gradients = Gradients(team, policy)
-    for places, batch in _micro_batches(team, policy, rows):
+    gradients = Gradients(world, policy)
+    for places, batch in _micro_batches(world, policy, rows):
         scores = policy(batch, precision=settings.precision, entropy=True)
         if not places:
             gradients.backward(scores.logp_N.sum() * 0)
             continue
-        outcome = objective.outcome(rows.sample(places, batch, scores))
-        gradients.backward(bellman.loss(outcome.loss_B, sent(rows.weight_B[places], team.device), len(rows)))
-        entropy_B = sum_by_trajectory(scores.entropy_N, batch) / sent(n_response_B[places], team.device)
-        said = [*outcome[:5], entropy_B, outcome.clipped_share_B]
+        terms = objective.terms(rows.sample(places, batch, scores))
+        gradients.backward(bellman.loss(terms.loss_B, sent(rows.weight_B[places], world.device), len(rows)))
+        entropy_B = sum_by_trajectory(scores.entropy_N, batch) / sent(n_response_B[places], world.device)
+        said = [*terms[:5], entropy_B, terms.clipped_share_B]
         of_rows.append((places, [None if values_B is None else values_B.detach() for values_B in said]))
         counts += torch.tensor([batch.n_padding, policy.flops(batch)], dtype=torch.float64)
     found = {name: torch.zeros(len(rows), dtype=torch.float64) for name in OF_A_ROW}
     for places, said in of_rows:
         for name, values_B in zip(OF_A_ROW, said, strict=True):
             found[name][places] = torch.nan if values_B is None else values_B.cpu().double()
-    team.add_up([*found.values(), counts])
+    world.add_up([*found.values(), counts])
     _check(rows, found)
     gradients.finish()
     norm = gradients.clip(settings.max_grad_norm)
@@ -142,7 +142,7 @@ def update(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     seconds = time.perf_counter() - began
-    peak = team.peak_flops(settings.precision)
+    peak = world.peak_flops(settings.precision)
     step = {
         "update": draws["update"][0].as_py(),
         "n_trajectories": len(rows),
@@ -154,26 +154,26 @@ def update(
         "entropy": float((found["entropy"] * n_response_B).sum() / n_response_B.sum()),
         "log_ratio": float(found["log_ratio"].mean()),
         "seconds": seconds,
-        "peak_memory_bytes": team.peak_memory_bytes(),
+        "peak_memory_bytes": world.peak_memory_bytes(),
         "flop_utilisation": float(counts[1]) / seconds / peak if peak else None,
     }
     return Update(found, step)
 
 
-def _micro_batches(team: Team, policy: Policy, rows: Trajectories) -> Iterator[tuple[list[int], Batch]]:
+def _micro_batches(world: World, policy: Policy, rows: Trajectories) -> Iterator[tuple[list[int], Batch]]:
     settings = rows.settings
-    return batches(team, policy, rows.rollouts, rows.row_B, settings.micro_batch_tokens, settings.batching)
+    return batches(world, policy, rows.rollouts, rows.row_B, settings.micro_batch_tokens, settings.batching)
 
 
 @torch.no_grad()
-def _centre(team: Team, policy: Policy, rows: Trajectories) -> Tensor:
+def _centre(world: World, policy: Policy, rows: Trajectories) -> Tensor:
     """For each row the mean, over the update's rows that answer its prompt, of log-ratio − reward/β."""
     value_B = torch.zeros_like(rows.reward_B)
-    for places, batch in _micro_batches(team, policy, rows):
+    for places, batch in _micro_batches(world, policy, rows):
         logp_N = policy(batch, precision=rows.settings.precision).logp_N
         if places:
             value_B[places] = sum_by_trajectory(logp_N, batch).cpu()
-    team.add_up([value_B])
+    world.add_up([value_B])
     value_B -= rows.ref_logp_sum_B + rows.reward_B / rows.settings.beta
     prompt_B = rows.rollouts.prompt_numbers[rows.row_B]
     sums = torch.zeros(int(prompt_B.max()) + 1, dtype=torch.float64).index_add(0, prompt_B, value_B)

@@ -36,7 +36,7 @@ class Table:
 
     `version` goes up with every change to the columns; the only changes are a new nullable column, and a column that may
     be null from now on. `span` is a column whose least and greatest value in each file are in Delta's log, so that who
-    asks for a range of it leaves the other files closed. Null: none.
+    asks for a range of it leaves the other files closed. None: there is none.
     """
 
     name: str

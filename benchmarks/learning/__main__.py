@@ -1,7 +1,7 @@
 """Compares training with replay against GRPO: objectives, replay rules and seeds, at equal numbers of new rollouts.
 
     python -m benchmarks.learning [--tasks …] [--arms …] [--seeds …]     runs what is missing, then reports
-    python -m benchmarks.learning --report [FOLDER]                     reports alone, of the kept rows or others
+    python -m benchmarks.learning --report [FOLDER]                     reports alone, of the saved rows or others
     python -m benchmarks.learning --quick                               a few short runs in an archive of their own
 
 Every run goes through the project's own stages into one archive. A run is a task, an arm and a seed; what is done is read
@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.learning import results
-from benchmarks.learning.arms import ARMS, CORE, SEEDS, TASKS, TUNING_SEED, Settings
+from benchmarks.learning.arms import ARMS, CORE, SEEDS, TASKS, TUNING_SEED, RecipeSettings
 from benchmarks.learning.report import report
 from benchmarks.learning.tasks import prepare
 from pipeline.archive.store import Store
@@ -52,7 +52,7 @@ class Trial:
     def run_id(self) -> str:
         return f"{self.task}.{self.arm}.t{self.number}.s{self.seed}"
 
-    def config(self, extra: Settings) -> Config:
+    def config(self, extra: RecipeSettings) -> Config:
         arm = ARMS[self.arm]
         rate, beta = arm.grid[self.number]
         settings = {
@@ -81,7 +81,7 @@ def unfinished(trials: Iterable[Trial], ended: Mapping[str, int]) -> list[Trial]
 
 
 class Board:
-    """What is done and what is still wanted, read from the archive and from the results that are kept."""
+    """What is done and what is still wanted, read from the archive and from the saved results."""
 
     def __init__(self, store: Store, tasks: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> None:
         self._store, self._tasks, self._arms, self._seeds = store, tasks, arms, seeds
@@ -125,7 +125,7 @@ def run(trial: Trial, config: Config, archive: str, processes: Processes) -> Non
                 stage(this, i)
 
 
-def work(archive: str, extra: Mapping[str, Settings], missing: Callable[[], list[Trial]]) -> None:
+def work(archive: str, extra: Mapping[str, RecipeSettings], missing: Callable[[], list[Trial]]) -> None:
     """Makes what is missing, the first first. What another process is at is left to it."""
     store, n_made, since, trials = Store(archive), 0, time.perf_counter(), missing()
     with closing(Processes(load("arithmetic"), store)) as processes:
@@ -147,14 +147,14 @@ def work(archive: str, extra: Mapping[str, Settings], missing: Callable[[], list
                 trials = missing()
 
 
-def quick(archive: str, extra: Mapping[str, Settings]) -> None:
-    """One short seed of the main arms with the tries that were best before, into results that are not kept."""
+def quick(archive: str, extra: Mapping[str, RecipeSettings]) -> None:
+    """One short seed of the main arms with the tries that were best before, into results that are not saved."""
     store = Store(archive)
     trials = [Trial("arithmetic", arm, SEEDS[0], results.best("arithmetic", arm), QUICK_ITERATIONS) for arm in CORE]
 
     work(archive, extra, lambda: unfinished(trials, results.ended(store)))
     with TemporaryDirectory() as folder:
-        results.keep(store, Path(folder))
+        results.save(store, Path(folder))
         report(Path(folder), draw=False)
 
 
@@ -164,8 +164,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK", help=", ".join(TASKS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, metavar="N", help="default: 1 to 5")
-    said = "no runs: say what the kept results say, or those in a folder"
-    parser.add_argument("--report", nargs="?", type=Path, const=results.KEPT_IN, metavar="FOLDER", help=said)
+    said = "no runs: say what the saved results say, or those in a folder"
+    parser.add_argument("--report", nargs="?", type=Path, const=results.SAVED_IN, metavar="FOLDER", help=said)
     parser.add_argument("--quick", action="store_true", help="one short seed of the main arms, in under ten minutes")
     asked = parser.parse_args(argv)
     if asked.report:
@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return quick(archive, extra)
     work(archive, extra, Board(store, asked.tasks, asked.arms, asked.seeds).missing)
     with store.lock("learning-results"):
-        results.keep(store)
+        results.save(store)
     report()
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-Settings = dict[str, Any]
+RecipeSettings = dict[str, Any]
 
 TUNING_SEED, SEEDS = 0, (1, 2, 3, 4, 5)
 # Eight tries an arm: eight rates where there is no β, else three rates and two β, and one try beyond the least of each.
@@ -18,14 +18,14 @@ BETAS, BETAS_NEVER_RESET = (0.3, 1.0), (0.05, 0.2)
 class Task:
     """`iterations` of a reporting and of a tuning run; `reach`: accuracies of which is asked when a run gets there.
 
-    `tuned_on`: the task whose tuning counts for this one; null: its own. `base`: the policy all its runs begin from, by
-    the name of its folder in results/start; null: what its settings say.
+    `tuned_on`: the task whose tuning counts for this one; None: its own. `base`: the policy all its runs begin from, by
+    the name of its folder in results/start; None: what its settings say.
     """
 
     iterations: int
     tuning_iterations: int
     reach: tuple[float, ...]
-    settings: Settings = field(default_factory=dict)
+    settings: RecipeSettings = field(default_factory=dict)
     tuned_on: str | None = None
     base: str | None = "arithmetic"
 
@@ -35,7 +35,7 @@ class Arm:
     """`times` as many iterations as the task has: what is slow is followed until it gets where the others are."""
 
     objective: str
-    settings: Settings = field(default_factory=dict)
+    settings: RecipeSettings = field(default_factory=dict)
     times: int = 1
 
     @property
@@ -49,7 +49,7 @@ class Arm:
         return tuple((rate, beta) for rate in RATES_WITH_BETA for beta in betas) + beyond
 
 
-def _sizes(prompts: int, samples: int) -> Settings:
+def _sizes(prompts: int, samples: int) -> RecipeSettings:
     """Rollouts of an iteration; an update is as large, and the window five times."""
     return {
         "generate.prompts_per_iteration": prompts,
@@ -71,15 +71,15 @@ TASKS = {
     "single-hard": Task(12, 0, (0.2, 0.5, 0.8), _SINGLE["hard"], tuned_on="single-medium"),
 }
 
-_NEVER: Settings = {"train.reset_every_iterations": 0}
+_NEVER: RecipeSettings = {"train.reset_every_iterations": 0}
 # What updates are made of, besides the draw rules (the paper's appendix A: first the fresh batch, then draws from the
 # window, which holds that too). `mixed`: after one on the fresh batch, half of each is older.
 _SHARES = {"fresh": [{"fresh": 1.0}], "mixed": [{"fresh": 1.0}, {"fresh": 0.5, "fifo": "rest"}]}
 
 
-def _updates(how: str, n_updates: int) -> Settings:
+def _updates(how: str, n_updates: int) -> RecipeSettings:
     """So many updates an iteration, of fresh rows, half of them, or as a draw rule says."""
-    found: Settings = {"replay.updates_per_iteration": n_updates}
+    found: RecipeSettings = {"replay.updates_per_iteration": n_updates}
     if how in _SHARES:
         return {**found, "replay.schedule": "shares", "replay.shares": _SHARES[how][:n_updates]}
     return {**found, "replay.rule": how}

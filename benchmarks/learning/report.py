@@ -1,4 +1,4 @@
-"""Reports the kept results of `benchmarks.learning`: tables, ratios to GRPO with intervals, pictures."""
+"""Reports the saved results of `benchmarks.learning`: tables, ratios to GRPO with intervals, pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,10 +21,10 @@ SHOWN = (
 
 
 def opened(folder: Path | None = None) -> duckdb.DuckDBPyConnection:
-    """The kept rows, and the views over them."""
+    """The saved rows, and the views over them."""
     connection = duckdb.connect()
-    for name in results.KEPT:
-        connection.register(name, results.kept(name, folder))
+    for name in results.SAVED:
+        connection.register(name, results.saved(name, folder))
     tasks = [
         {"task": name, "tuned_on": task.tuned_on or name, "iterations": task.iterations} for name, task in TASKS.items()
     ]
@@ -149,7 +149,7 @@ def pictures(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[Path]:
 
 
 def report(folder: Path | None = None, draw: bool = True) -> None:
-    """Prints every task's table of the rows in a folder, of the kept ones by default; draws the pictures beside them."""
+    """Prints every task's table of the rows in a folder, of the saved ones by default; draws the pictures beside them."""
     connection = opened(folder)
     runs, reached = ask(connection, "runs"), ask(connection, "reached")
     for task in TASKS:
@@ -157,4 +157,4 @@ def report(folder: Path | None = None, draw: bool = True) -> None:
         if len(of_task[0]):
             print(f"\n{task}\n", *table(task, *of_task), sep="\n")
     if draw:
-        print("\n" + "\n".join(f"drawn: {path}" for path in pictures(connection, folder or results.KEPT_IN)))
+        print("\n" + "\n".join(f"drawn: {path}" for path in pictures(connection, folder or results.SAVED_IN)))

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from pipeline.archive.store import Store
 from pipeline.query import db
 
-QUERIES = KEPT_IN = Path(__file__).parent / "results"
-KEPT = ("curves", "ages")
+QUERIES = SAVED_IN = Path(__file__).parent / "results"
+SAVED = ("curves", "ages")
 
 
 def sql(name: str) -> str:
@@ -24,19 +24,19 @@ def rows(store: Store, name: str, pattern: str = "%.%.t%.s%") -> pa.Table:
     return db.connect(store).sql(sql(name), params={"pattern": pattern}).to_arrow_table()
 
 
-def kept(name: str, folder: Path | None = None) -> pa.Table | None:
-    """The rows that are kept, in KEPT_IN or elsewhere; null: none are."""
-    path = (folder or KEPT_IN) / f"{name}.parquet"
+def saved(name: str, folder: Path | None = None) -> pa.Table | None:
+    """The saved rows, in SAVED_IN or elsewhere; None: there are none."""
+    path = (folder or SAVED_IN) / f"{name}.parquet"
     return pq.read_table(path) if path.exists() else None
 
 
-def keep(store: Store, folder: Path | None = None) -> None:
-    """Adds what the archive has to what is kept, or to a copy of the kept tuning in another folder.
+def save(store: Store, folder: Path | None = None) -> None:
+    """Adds what the archive has to what is saved, or to a copy of the saved tuning in another folder.
 
     A run that is in both is the archive's.
     """
-    for name in KEPT:
-        new, old = rows(store, name), kept(name)
+    for name in SAVED:
+        new, old = rows(store, name), saved(name)
         if old is not None:
             connection = duckdb.connect()
             connection.register("new", new).register("old", old)
@@ -45,35 +45,35 @@ def keep(store: Store, folder: Path | None = None) -> None:
                 f"SELECT * FROM old WHERE run_id NOT IN (SELECT run_id FROM new) {which} UNION ALL BY NAME "
                 "SELECT * FROM new ORDER BY ALL"
             ).to_arrow_table()
-        into = folder or KEPT_IN
+        into = folder or SAVED_IN
         temporary = into / f".{name}.tmp"
         pq.write_table(new, temporary, compression="zstd", compression_level=9)
         temporary.rename(into / f"{name}.parquet")
 
 
 def ended(store: Store | None = None) -> dict[str, int]:
-    """How many iterations of each run have ended: in an archive, or among what is kept."""
+    """How many iterations of each run have ended: in an archive, or among what is saved."""
     if store is not None:
         statement = "SELECT run_id, max(iteration) FROM snapshots WHERE stage = 'iteration' GROUP BY 1"
         return dict(db.connect(store, only=statement).execute(statement).fetchall())
-    found = kept("curves")
+    found = saved("curves")
     if found is None:
         return {}
     return dict(_over(found).execute("SELECT run_id, max(iteration) FROM curves GROUP BY 1").fetchall())
 
 
 def bases(task: str) -> set[str]:
-    """Digests of the weights that the kept runs of a task began from."""
-    found = kept("curves")
+    """Digests of the weights that the saved runs of a task began from."""
+    found = saved("curves")
     if found is None:
         return set()
     return {row[0] for row in _over(found).execute("SELECT DISTINCT base FROM curves WHERE task = $1", [task]).fetchall()}
 
 
 def best(task: str, arm: str, store: Store | None = None) -> int:
-    """The try that counts, of those in an archive and those that are kept; of none the first."""
+    """The try that counts, of those in an archive and those that are saved; of none the first."""
     found = [rows(store, "curves", f"{task}.{arm}.%.s0")] if store else []
-    if (old := kept("curves")) is not None:
+    if (old := saved("curves")) is not None:
         there = pa.array(found[0]["run_id"].to_pylist() if found else [], pa.string())  # as they are now, not twice
         mine = (pc.field("task") == task) & (pc.field("arm") == arm)
         found.append(old.filter(mine & ~pc.field("run_id").isin(there)))

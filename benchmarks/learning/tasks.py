@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks.learning import columns, results
-from benchmarks.learning.arms import TASKS, Settings
+from benchmarks.learning.arms import TASKS, RecipeSettings
 from pipeline.archive.store import Store
 from pipeline.exchange.import_prompts import import_prompts
 from pipeline.inputs import arithmetic
@@ -33,11 +33,11 @@ SURVEYED, SAMPLES = 200, 32
 SINGLE = {"easy": 0.7, "medium": 0.3, "hard": 0.06}
 
 
-def prepare(store: Store, tasks: Sequence[str]) -> dict[str, Settings]:
+def prepare(store: Store, tasks: Sequence[str]) -> dict[str, RecipeSettings]:
     """Brings what is missing into the archive; gives the settings that depend on where it lies, by task.
 
     Raises:
-        UserError: the results that are kept began from another policy than what lies in results/start.
+        UserError: the saved results began from another policy than what lies in results/start.
     """
     folder = Path(f"{store.layout.root}-tasks")
     with store.lock("learning-tasks"):

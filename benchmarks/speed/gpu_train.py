@@ -37,7 +37,7 @@ from reval import model as models
 from reval.head import Scores
 from reval.model import Policy
 from reval.objectives import objective
-from reval.parallel import Team
+from reval.parallel import World
 from reval.rollouts import Pass, Rollouts
 from reval.settings import Settings
 from reval.update import update
@@ -141,7 +141,7 @@ def rollouts(
 
 def ours(policy: Policy, optimizer: torch.optim.Optimizer, settings: Settings, rows: pa.Table) -> Step:
     """An update, from the rollouts as they are read from a file; what it says of itself."""
-    n, team = len(rows), Team(next(policy.parameters()).device)
+    n, world = len(rows), World(next(policy.parameters()).device)
     draws = pa.table(
         {
             **{"update": np.zeros(n, int), "slot": np.arange(n), "trajectory_id": rows["trajectory_id"]},
@@ -152,7 +152,7 @@ def ours(policy: Policy, optimizer: torch.optim.Optimizer, settings: Settings, r
 
     def step() -> dict[str, Any]:
         the_pass = Pass(Path(), settings, draws, Rollouts(rows), "")
-        return update(team, policy, optimizer, chosen, the_pass, draws).step
+        return update(world, policy, optimizer, chosen, the_pass, draws).step
 
     return step
 

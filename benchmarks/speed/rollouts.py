@@ -28,7 +28,7 @@ PER_RUN = 60
 
 
 def realistic(folder: Path, seconds: float) -> pa.Table | None:
-    """Rows of responses from a model trained for so many seconds, kept in `folder`; null: no data, or 0 seconds."""
+    """Rows of responses from a model trained for so many seconds, kept in `folder`; None: no data, or 0 seconds."""
     cached = folder / "rollouts.parquet"
     if not cached.exists():
         if not SOLUTIONS.exists() or not seconds:

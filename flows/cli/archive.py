@@ -111,7 +111,7 @@ def compact(archive: Archive = DEFAULT_ARCHIVE) -> None:
 
 @command
 def vacuum(
-    keep: Annotated[
+    keep_snapshots: Annotated[
         str,
         typer.Option(
             "--keep-snapshots",
@@ -126,7 +126,7 @@ def vacuum(
     from pipeline.upkeep import compaction
 
     store = Store(archive)
-    plan = compaction.plan_vacuum(store, keep)
+    plan = compaction.plan_vacuum(store, keep_snapshots)
     for line in plan.lines():
         typer.echo(line)
     if plan.files and _agreed("vacuum", yes):

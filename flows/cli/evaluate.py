@@ -60,7 +60,7 @@ def evaluate(
     judged by `multiple_choice`.
     """
     from pipeline.archive.store import Store
-    from pipeline.exchange import benchmarks
+    from pipeline.exchange import evaluation_sets
     from pipeline.inputs import policies
     from pipeline.query import db
     from pipeline.runs.processes import Processes
@@ -70,7 +70,7 @@ def evaluate(
     lines = [*(set_ or []), *([] if samples is None else [f"evaluate.samples_per_prompt={samples}"])]
     store, config = _settled(policy, archive, recipe, lines, is_asked=bool(benchmark))
     folder = None if store and _has(store, policy) else _folder(policy)
-    found = benchmarks.find(store, benchmark or [])
+    found = evaluation_sets.find(store, benchmark or [])
     if found:
         sources = [each.source for each in found]
         evaluated = config.evaluate.model_copy(update={"benchmarks": sources})
@@ -78,7 +78,7 @@ def evaluate(
     coming = [each.source for each in found if each.path]
     check("evaluate", config, archive, policy_id=None if folder else policy, coming=coming)
     for each in found:
-        benchmarks.bring(archive, each)
+        evaluation_sets.bring(archive, each)
     store = Store.create(archive, config.runtime.storage)
     if folder:
         with store.lock("base"):

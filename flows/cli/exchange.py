@@ -11,7 +11,7 @@ from flows.cli.app import DEFAULT_ARCHIVE, PANEL_OF, Archive, At, app, command, 
 from schemas.enums import Split
 
 if TYPE_CHECKING:
-    from pipeline.exchange.imports import Outcome
+    from pipeline.exchange.imports import ImportResult
 
 
 class _Import(typer.core.TyperGroup):
@@ -86,23 +86,23 @@ def import_prompts(
 
     To train on them: `reval iterate --set prompts.source=NAME`, with your own policy. To evaluate: `reval evaluate`.
     """
-    from pipeline.exchange.benchmarks import on_hub
+    from pipeline.exchange.evaluation_sets import on_hub
     from pipeline.exchange.import_prompts import import_prompts as run
     from pipeline.exchange.imports import parse_map
 
     if not file.exists() and (found := on_hub(str(file))):
         file, source = found.path, source or found.source
-    outcome = run(
+    result = run(
         *(archive, file),
         columns=parse_map(map_ or []),
         source=source,
         split=split,
         strict=strict,
     )
-    n_train, n = outcome.counts["n_train"], outcome.counts["n_prompts"]
+    n_train, n = result.counts["n_train"], result.counts["n_prompts"]
     parts = [f"{count:,} {name}" for name, count in (("train", n_train), ("heldout", n - n_train)) if count]
     splits = parts[0].split()[1] if len(parts) == 1 else ", ".join(parts)
-    _report(outcome, archive, f"prompts of source {outcome.source}" + (f" ({splits})" if splits else ""))
+    _report(result, archive, f"prompts of source {result.source}" + (f" ({splits})" if splits else ""))
 
 
 @import_app.command("rollouts")
@@ -134,7 +134,7 @@ def import_rollouts(
     from pipeline.exchange.import_rollouts import import_rollouts as run
     from pipeline.exchange.imports import parse_map
 
-    outcome = run(
+    result = run(
         *(archive, file),
         format_=format_ and format_.value,
         columns=parse_map(map_ or []),
@@ -144,12 +144,12 @@ def import_rollouts(
         tokenizer=tokenizer,
         strict=strict,
     )
-    counts = outcome.counts
+    counts = result.counts
     n_policies, n_prompts = counts["n_policies"], counts["n_prompts"]
     of = f" of {n_policies:,} {'policy' if n_policies == 1 else 'policies'}" if n_policies else ""
-    answered = f", with {n_prompts:,} new prompts of source {outcome.source}" if n_prompts else ""
-    _report(outcome, archive, f"rollouts{of}", answered)
-    if outcome.already:
+    answered = f", with {n_prompts:,} new prompts of source {result.source}" if n_prompts else ""
+    _report(result, archive, f"rollouts{of}", answered)
+    if result.already:
         return
     if counts["n_text_only"]:
         typer.echo(
@@ -209,21 +209,21 @@ def export(
     typer.echo(f"{out}: {sum(file.n_rows for file in made.files):,} rows in {len(made.files)} files")
 
 
-def _report(outcome: "Outcome", archive: str, what: str, more: str = "") -> None:
+def _report(result: "ImportResult", archive: str, what: str, more: str = "") -> None:
     """What came of it; then the first bad rows, and how to see them all."""
     from pipeline.exchange.imports import place
 
-    if outcome.already:
-        n_rows = outcome.n_added + outcome.n_known
-        typer.echo(f"import {outcome.import_id} is in the archive already: {n_rows:,} rows")
+    if result.already:
+        n_rows = result.n_added + result.n_known
+        typer.echo(f"import {result.import_id} is in the archive already: {n_rows:,} rows")
         return
     typer.echo(
-        f"import {outcome.import_id}: {outcome.n_added:,} {what} added{more}, {outcome.n_known:,} known, "
-        f"{outcome.n_rejected:,} rejected"
+        f"import {result.import_id}: {result.n_added:,} {what} added{more}, {result.n_known:,} known, "
+        f"{result.n_rejected:,} rejected"
     )
-    for file, line, reason in outcome.rejects:
+    for file, line, reason in result.rejects:
         typer.echo(f"{place(file, line)}: {''.join(c if c.isprintable() else '�' for c in reason)}", err=True)
-    if outcome.n_rejected:
+    if result.n_rejected:
         where = "" if archive == DEFAULT_ARCHIVE else f" --archive {archive}"
-        statement = f"SELECT file, line, reason, row FROM rejects WHERE import_id = '{outcome.import_id}'"
+        statement = f"SELECT file, line, reason, row FROM rejects WHERE import_id = '{result.import_id}'"
         typer.echo(f'all of them: {myself()} sql{where} "{statement}"', err=True)

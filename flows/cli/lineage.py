@@ -8,7 +8,7 @@ import typer
 from flows.cli.app import DEFAULT_ARCHIVE, Archive, At, command, plain, stdout
 
 if TYPE_CHECKING:
-    from pipeline.query.lineage import Policy, Rollouts, Rule, Step
+    from pipeline.query.lineage import DrawnRollouts, PolicyRecord, RuleDraws, Step
 
 # Runs of a step that have a line of their own.
 RUNS = 5
@@ -59,7 +59,7 @@ def _title(step: "Step") -> str:
     return f"{name}: {', '.join([*passes, how, _count(n_updates, 'update'), _count(n_draws, 'draw')])}"
 
 
-def _base(policy: "Policy") -> str:
+def _base(policy: "PolicyRecord") -> str:
     if policy.location is None:
         return "base policy, known by name only"
     return f"base policy, {policy.n_parameters or 0:,} parameters, {policy.location}"
@@ -85,14 +85,14 @@ def _named(names: list[str], what: str) -> str:
     return f"{what} {names[0]}" if len(names) == 1 else f"{len(names):,} {what}s, {names[0]} … {names[-1]}"
 
 
-def _snapshot(policy: "Policy") -> str:
+def _snapshot(policy: "PolicyRecord") -> str:
     if policy.stage is None:
         return f"{policy.snapshot_id} (not in this archive)"
     of = "" if policy.stage_run_id is None else f", {policy.stage_run_id}/{policy.stage_iteration}"
     return f"{policy.snapshot_id} ({policy.stage}{of}{f'; labelled {policy.labels}' if policy.labels else ''})"
 
 
-def _rollouts(rollouts: "Rollouts") -> str:
+def _rollouts(rollouts: "DrawnRollouts") -> str:
     if rollouts.run_id is None:
         return f"{_count(rollouts.n_rollouts, 'rollout')} that are not in this archive"
     first, last = rollouts.first_iteration, rollouts.last_iteration
@@ -101,7 +101,7 @@ def _rollouts(rollouts: "Rollouts") -> str:
     return f"{_count(rollouts.n_rollouts, 'rollout')} of {rollouts.run_id}, {when}, by {policies}"
 
 
-def _rules(rules: "tuple[Rule, ...]") -> str:
+def _rules(rules: "tuple[RuleDraws, ...]") -> str:
     by_source, by_rule = dict[str, int](), dict[str, int]()
     for row in rules:
         by_source[row.source] = by_source.get(row.source, 0) + row.n_draws

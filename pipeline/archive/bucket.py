@@ -110,7 +110,7 @@ class Bucket:
     def reader(self, path: str) -> Reader:
         return _Object(self._objects, path)
 
-    def keep(self, path: Path) -> None:
+    def persist(self, path: Path) -> None:
         import obstore
 
         tags: dict[str, str | None] = {}

@@ -17,7 +17,7 @@ def _entries(files: Files, table: str, kind: str) -> dict[int, str]:
 
 
 def _actions(files: Files, table: str, *, after: int = -1, until: int | None = None) -> Iterator[dict[str, Any]]:
-    """What the commits of versions after one and up to another did, null: to the newest."""
+    """What the commits of versions after one and up to another did, None: to the newest."""
     for version, path in _entries(files, table, "json").items():
         if version > after and (until is None or version <= until):
             for line in (files.read(path) or b"").splitlines():
@@ -30,7 +30,7 @@ def is_newest(files: Files, table: str, version: int) -> bool:
 
 
 def named(files: Files, table: str) -> dict[str, int | None]:
-    """Every file that a commit added or removed, with its CRC-32; null: reval 0.1 noted none."""
+    """Every file that a commit added or removed, with its CRC-32; None: reval 0.1 noted none."""
     found: dict[str, int | None] = {}
     for action in _actions(files, table):
         for kind in ("add", "remove"):
@@ -42,7 +42,7 @@ def named(files: Files, table: str) -> dict[str, int | None]:
 
 
 def transactions(files: Files, table: str, until: int | None) -> set[str]:
-    """The names of all shards that make up a table at a version, null: the newest."""
+    """The names of all shards that make up a table at a version, None: the newest."""
     found: set[str] = set()
     checkpoints = {
         v: path for v, path in _entries(files, table, "checkpoint.parquet").items() if until is None or v <= until

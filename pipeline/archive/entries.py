@@ -15,22 +15,22 @@ from pipeline.archive.files import Files
 from schemas import TABLES
 
 # Whether a file whose span goes from a least to a greatest value may hold what is wanted.
-Keep = Callable[[Any, Any], bool]
+FileFilter = Callable[[Any, Any], bool]
 
 
-def holding(values: Iterable[str]) -> Keep:
+def holding(values: Iterable[str]) -> FileFilter:
     """Files that may hold one of some values."""
     wanted = sorted(values)
 
-    def keep(least: str, greatest: str) -> bool:
+    def may_hold(least: str, greatest: str) -> bool:
         place = bisect_left(wanted, least)
         return place < len(wanted) and wanted[place] <= greatest
 
-    return keep
+    return may_hold
 
 
 class Logged(NamedTuple):
-    """What the log says of a file: bytes, rows, and the least and greatest of its table's span, null if not known."""
+    """What the log says of a file: bytes, rows, and the least and greatest of its table's span, None if not known."""
 
     size: int
     n_rows: int
@@ -48,7 +48,7 @@ def logged(table: DeltaTable, name: str) -> dict[str, Logged]:
 
 
 def entry(files: Files, path: str, n_rows: int | None = None, *, data_change: bool = True) -> AddAction:
-    """What the log shall say of a file that is in place; null n_rows: as many as it has."""
+    """What the log shall say of a file that is in place; n_rows None: as many as it has."""
     size = files.size(path)
     assert size is not None, path
     name, _, inside = path.partition("/")

@@ -41,10 +41,10 @@ class Files(Protocol):
         """Has `write` write an ordinary file, which then becomes `path`; returns the CRC-32 of what was written."""
 
     def read(self, path: str) -> bytes | None:
-        """The contents; null: there is no such file."""
+        """The contents; None: there is no such file."""
 
     def size(self, path: str) -> int | None:
-        """Bytes; null: there is no such file."""
+        """Bytes; None: there is no such file."""
 
     def listing(self, folder: str) -> dict[str, int]:
         """Paths of all files below a folder, with their bytes."""
@@ -65,7 +65,7 @@ class Files(Protocol):
 
     def reader(self, path: str) -> Reader: ...
 
-    def keep(self, path: Path) -> None:
+    def persist(self, path: Path) -> None:
         """Makes a file or a folder written under `local` part of the archive."""
 
     def bring(self, path: str) -> Path:

@@ -78,7 +78,7 @@ class Folder:
     def reader(self, path: str) -> Reader:
         return _OnDisk(self.local / path)
 
-    def keep(self, path: Path) -> None:
+    def persist(self, path: Path) -> None:
         for file in path.rglob("*") if path.is_dir() else ():
             sync(file)
         self._sync_up(path)

@@ -54,7 +54,7 @@ def _me() -> Holder:
 
 
 def _until(take: Callable[[], Holder | None], name: str, wait: bool) -> None:
-    """Calls `take` until it gives null, or raises with the holder it gives; says once whom it waits for."""
+    """Calls `take` until it gives None, or raises with the holder it gives; says once whom it waits for."""
     said = False
     while (holder := take()) is not None:
         if not wait:

@@ -37,7 +37,7 @@ def commit(store: Store, prefix: str, shards: Iterable[Shard]) -> float | None:
     """Computes and commits each shard that is not in the archive.
 
     Returns:
-        the seconds of planning and computing alone; null: some shards were there already, made by another process.
+        the seconds of planning and computing alone; None: some shards were there already, made by another process.
     """
     seconds, since, in_one_go = 0.0, time.perf_counter(), True
     for shard in shards:

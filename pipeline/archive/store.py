@@ -153,7 +153,7 @@ class Store:
         return Path(location) if Path(location).is_absolute() else self.files.bring(location)
 
     def pruned(self, address: str) -> str | None:
-        """The rule by which a policy's weights or optimizer state were pruned; null: they were not, or are the user's.
+        """The rule by which a policy's weights or optimizer state were pruned; None: they were not, or are the user's.
 
         It is noted before the first file goes: what is left of them may not be whole.
         """
@@ -169,7 +169,7 @@ class Store:
         return self._tables[name]
 
     def at(self, name: str, version: int | None = None) -> DeltaTable:
-        """The table at a version, null: the newest. A commit that a loss of power left half written is put aside."""
+        """The table at a version, None: the newest. A commit that a loss of power left half written is put aside."""
         if name not in self._tables:
             torn.put_aside(self.files, name)
         address = f"{self.layout.root}/{name}"
@@ -179,14 +179,14 @@ class Store:
         """The newest version of every table except snapshots, which names the others' versions."""
         return {name: self._table(name).version() for name in TABLES if name != "snapshots"}
 
-    def shards(self, name: str, version: int | None = None, *, keep: entries.Keep | None = None) -> Sizes:
+    def shards(self, name: str, version: int | None = None, *, wanted: entries.FileFilter | None = None) -> Sizes:
         """Paths of the Parquet files that make up a table, with their bytes, in the same order every time.
 
         Args:
-            keep: leaves out files that by the least and greatest value of the table's `span` hold nothing wanted.
+            wanted: leaves out files that by the least and greatest value of the table's `span` hold nothing wanted.
         """
         logged = sorted(self.logged(name, version).items())
-        return {path: file.size for path, file in logged if keep is None or file.least is None or keep(*file[2:])}
+        return {path: file.size for path, file in logged if wanted is None or file.least is None or wanted(*file[2:])}
 
     def logged(self, name: str, version: int | None = None) -> dict[str, entries.Logged]:
         """What the log says of a table's files, by path."""
@@ -273,7 +273,7 @@ class Store:
         """Commits Parquet files of a table that are in place, as the shards of these names, unless the first of them is.
 
         Args:
-            paths: with their rows; null: the file says how many.
+            paths: with their rows; None: the file says how many.
 
         Raises:
             UserError: the lock that allowed it was lost to another process.
@@ -338,7 +338,7 @@ class Store:
         return self._made[path]
 
     def checksums(self, name: str) -> dict[str, int | None]:
-        """Every file that any version of a table names, with its CRC-32 as it was committed; null: not known."""
+        """Every file that any version of a table names, with its CRC-32 as it was committed; None: not known."""
         return dict.fromkeys(self.logged(name)) | commits.named(self.files, name)
 
     def ever_logged(self, name: str) -> set[str]:

@@ -47,17 +47,17 @@ Handler = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Result:
     """What became of one item: the handler's values, or why there are none."""
 
     values: dict[str, Any]  # empty: it failed
-    failure: str | None  # "timeout" or "crashed"; null: it did not
+    failure: str | None  # "timeout" or "crashed"; None: it did not
     seconds: float
 
 
 @dataclass(eq=False)
 class _Place:
-    """A worker and what it was sent. Of `sent`, it is at the first; null: an item of a map that is over."""
+    """A worker and what it was sent. Of `sent`, it is at the first; None: an item of a map that is over."""
 
     worker: Worker
     number: int
@@ -80,7 +80,7 @@ class _Work:
     items: Sequence[Sequence[Any]]
     waiting: deque[int]  # to be sent
     kills: Counter[int] = field(default_factory=Counter)  # how often a worker was killed that was at it
-    done: set[int] = field(default_factory=set)  # there is an outcome
+    done: set[int] = field(default_factory=set)  # it has a result
 
 
 class Pool:
@@ -105,8 +105,8 @@ class Pool:
         for _ in range(n_workers):
             self._places.append(self._start())
 
-    def map(self, items: Sequence[Sequence[Any]]) -> Iterator[tuple[int, Outcome]]:
-        """Each item's index and outcome, as they finish; an item is the handler's arguments.
+    def map(self, items: Sequence[Sequence[Any]]) -> Iterator[tuple[int, Result]]:
+        """Each item's index and result, as they finish; an item is the handler's arguments.
 
         Raises:
             UserError: the settings are wrong, say the workers.
@@ -218,7 +218,7 @@ class Pool:
             return START_SECONDS
         return 0 if not place.sent else self._seconds if place.slow else min(SLOW_SECONDS, self._seconds)
 
-    def _collect(self, place: _Place) -> list[tuple[int, Outcome]]:
+    def _collect(self, place: _Place) -> list[tuple[int, Result]]:
         """What a worker has answered; or of one that died, what that means for its item."""
         try:
             data = os.read(place.fd, 1 << 20)
@@ -238,21 +238,21 @@ class Pool:
                 continue
             place.slow = False
             self._pace += 0.1 * (answer["seconds"] - self._pace)
-            found += self._end(place, Outcome(answer["values"], answer["failure"], answer["seconds"]))
+            found += self._end(place, Result(answer["values"], answer["failure"], answer["seconds"]))
             if answer["leaves"]:
                 self._replace(place)
                 break  # what it went on to is others' now
         return found
 
-    def _end(self, place: _Place, outcome: Outcome) -> list[tuple[int, Outcome]]:
-        """The outcome of what a worker is at, unless there was one before."""
+    def _end(self, place: _Place, result: Result) -> list[tuple[int, Result]]:
+        """The result of what a worker is at, unless there was one before."""
         item = place.sent.popleft()
         if item is None or item in self._work.done:
             return []
         self._work.done.add(item)
-        return [(item, outcome)]
+        return [(item, result)]
 
-    def _bury(self, place: _Place) -> list[tuple[int, Outcome]]:
+    def _bury(self, place: _Place) -> list[tuple[int, Result]]:
         seconds, found = time.monotonic() - place.since, []
         was_killed = place.worker.exit_code() == -signal.SIGKILL
         if not place.ready:
@@ -262,13 +262,13 @@ class Pool:
         elif place.sent:
             kills, item = self._work.kills, place.sent[0]
             if not was_killed or item is None or kills[item] == MAX_KILLS:
-                found = self._end(place, Outcome({}, "crashed", seconds))
+                found = self._end(place, Result({}, "crashed", seconds))
             else:
                 kills[item] += 1
         self._replace(place)
         return found
 
-    def _overdue(self) -> list[tuple[int, Outcome]]:
+    def _overdue(self) -> list[tuple[int, Result]]:
         """Sees to the workers that take too long."""
         found = []
         for place in self._everyone():
@@ -281,7 +281,7 @@ class Pool:
             if not place.slow:
                 place.slow = True
             else:
-                found += self._end(place, Outcome({}, "timeout", seconds))
+                found += self._end(place, Result({}, "timeout", seconds))
                 self._replace(place)
         if len(self._spares) < sum(place.slow for place in self._places):
             self._spares.append(self._start())

@@ -24,7 +24,7 @@ class Team:
 
     Args:
         module: a module whose `main` ends in `serve`.
-        log: where the output of the first goes; the others' lies beside it. Null lets them share the parent's.
+        log: where the output of the first goes; the others' lies beside it. None lets them share the parent's.
     """
 
     def __init__(self, module: str, size: int, *, log: Path | None = None) -> None:

@@ -41,7 +41,7 @@ class Worker:
 
     Args:
         module: a module whose `main` ends in `serve`.
-        log: where the child's output goes; null lets it share the parent's.
+        log: where the child's output goes; None lets it share the parent's.
         environment: variables to set for the child.
     """
 
@@ -110,7 +110,7 @@ class Worker:
             raise self.death() from None
 
     def exit_code(self) -> int | None:
-        """How the child ended, a signal's number as negative; null: it does not end."""
+        """How the child ended, a signal's number as negative; None: it does not end."""
         with suppress(subprocess.TimeoutExpired):
             return self._process.wait(STOP_SECONDS)
         return None

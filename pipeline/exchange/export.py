@@ -46,7 +46,7 @@ class File:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an export holds. Null: snapshot_id, the state had no name; query, it is a whole state and no query's rows."""
+    """What an export holds. None: snapshot_id, the state had no name; query, it is a whole state and no query's rows."""
 
     export_format: int
     readable_since: str
@@ -60,7 +60,7 @@ class Manifest:
 
 
 def export_state(store: Store, at: str | None, out: Path, *, weights: bool = False) -> Manifest:
-    """Writes every table as it was `at` a snapshot, label or time (null: now) to the folder `out`.
+    """Writes every table as it was `at` a snapshot, label or time (None: now) to the folder `out`.
 
     Args:
         weights: and the policies' folders, with their optimizers' state; of those that were pruned, that they were.

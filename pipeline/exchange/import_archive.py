@@ -23,7 +23,7 @@ from schemas import TABLES, UserError, digest
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ArchiveImportResult:
     """Rows of all tables that were added, and that were there already."""
 
     n_added: int
@@ -60,7 +60,7 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def import_archive(archive: str, folder: Path, manifest: Manifest) -> Outcome:
+def import_archive(archive: str, folder: Path, manifest: Manifest) -> ArchiveImportResult:
     """Adds all rows of an exported state that the archive lacks. An archive is made where there is none.
 
     Args:
@@ -94,7 +94,7 @@ def import_archive(archive: str, folder: Path, manifest: Manifest) -> Outcome:
             for address in addresses:
                 _bring_weights(store, folder, address)
         store.snapshot(f"{stem}/snapshot", "import")
-    return Outcome(n_added, n_rows - n_added, manifest.snapshot_id)
+    return ArchiveImportResult(n_added, n_rows - n_added, manifest.snapshot_id)
 
 
 def _bring_weights(store: Store, folder: Path, address: str) -> None:
@@ -107,7 +107,7 @@ def _bring_weights(store: Store, folder: Path, address: str) -> None:
         with store.lock(PRUNING):
             store.files.clear(address)  # what a pruning that was cut short may have left
             copy(folder / address, kept := store.layout.local / address)
-            store.files.keep(kept)
+            store.files.persist(kept)
             store.files.remove(note)
     elif (folder / note).exists() and not pruned_here:
         store.files.make(note, lambda path: copy(folder / note, path))

@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from pipeline.archive.store import Store
 from pipeline.exchange import formats
-from pipeline.exchange.formats import BadRow, Columns, Reject, Row, benchmarks, names, values
+from pipeline.exchange.formats import BadRow, Columns, Reject, Row, names, published, values
 from pipeline.exchange.formats.files import beginning
 from pipeline.exchange.formats.rows import ALIASES
-from pipeline.exchange.imports import Built, Outcome, ask, bring, check_map, source_name
+from pipeline.exchange.imports import Built, ImportResult, ask, bring, check_map, source_name
 from pipeline.inputs.prompts import prompt_row
 from schemas import digest
 from schemas.enums import Imported, Split
@@ -31,13 +31,13 @@ def import_prompts(
     source: str | None = None,
     split: Split | None = None,
     strict: bool = False,
-) -> Outcome:
+) -> ImportResult:
     """Adds the questions of a file or folder. An archive is made where there is none.
 
     Args:
         columns: ours to theirs: {"problem": "question"}; the usual names need none.
-        source: the questions' name in the archive; null: the file's or folder's.
-        split: of all rows; null: what each row's `split` says, or else its file's name.
+        source: the questions' name in the archive; None: the file's or folder's.
+        split: of all rows; None: what each row's `split` says, or else its file's name.
         strict: a bad row stops the import before anything is committed.
 
     Raises:
@@ -77,7 +77,7 @@ class Questions:
         self._seen: dict[int, Split] = {}
 
     def parse(self, row: Row) -> list[Question]:
-        said = row.values if self._columns.mapped else benchmarks.plain(row.values)
+        said = row.values if self._columns.mapped else published.plain(row.values)
         problem, _ = values.problem(self._columns.find(said, "problem", ALIASES["problem"]))
         gold_answer = values.gold(self._columns.find(said, "gold_answer", ALIASES["gold_answer"]))
         if gold_answer is None:

@@ -18,11 +18,11 @@ import pyarrow as pa
 
 from pipeline.archive.store import Store
 from pipeline.exchange import formats
-from pipeline.exchange.formats import Columns, Reject, Rollout, Row, Source, names
+from pipeline.exchange.formats import Columns, Reject, Rollout, Row, SourceFile, names
 from pipeline.exchange.formats.files import beginning
 from pipeline.exchange.formats.rows import ALIASES
 from pipeline.exchange.formats.values import Array, BadRow
-from pipeline.exchange.imports import Built, Outcome, ask, bring, check_map, source_name
+from pipeline.exchange.imports import Built, ImportResult, ask, bring, check_map, source_name
 from pipeline.exchange.tokenise import Tokenizer
 from pipeline.inputs.prompts import prompt_row
 from pipeline.verifiers import IMPORTED
@@ -43,14 +43,14 @@ def import_rollouts(
     policy: str | None = None,
     tokenizer: str | None = None,
     strict: bool = False,
-) -> Outcome:
+) -> ImportResult:
     """Adds the rollouts of a file or folder. An archive is made where there is none.
 
     Args:
-        format_: one of formats.ROLLOUTS; null: what the first row looks like.
+        format_: one of formats.ROLLOUTS; None: what the first row looks like.
         columns: ours to theirs: {"response": "answer_text"}; the usual names need none.
         source, split: of the prompts that the archive does not have.
-        policy: who made them all; null: who the file says, or the run and step where a format knows those.
+        policy: who made them all; None: who the file says, or the run and step where a format knows those.
         tokenizer: a folder or hub name: of the file's token ids, or what to make them with.
         strict: a bad row stops the import before anything is committed.
 
@@ -70,12 +70,12 @@ def import_rollouts(
     places = {each.name: each for each in sources}
     return bring(
         *(archive, path, sources, Imported.ROLLOUTS, format_, how),
-        importer=lambda: Rollouts(format_, mapped, source, split, policy, made, places),
+        importer=lambda: RolloutImporter(format_, mapped, source, split, policy, made, places),
         strict=strict,
     )
 
 
-def _detect(sources: Sequence[Source]) -> str:
+def _detect(sources: Sequence[SourceFile]) -> str:
     """The format of the files' first good row; `rows` if there is none, which then has nothing to read."""
     for source in sources:
         for row in formats.read(source):
@@ -107,7 +107,7 @@ class Made:
         return len(self.said.problem) + len(self.said.text or "") + 1000 + sum(4 * len(x) for x in lists if x is not None)
 
 
-class Rollouts:
+class RolloutImporter:
     """Rows to rollouts, and these to tables."""
 
     def __init__(
@@ -118,7 +118,7 @@ class Rollouts:
         split: Split,
         policy: str | None,
         tokenizer: Tokenizer | None,
-        places: Mapping[str, Source],
+        places: Mapping[str, SourceFile],
     ) -> None:
         self._format, self._read = format_, formats.ROLLOUTS[format_].rollouts
         self._columns, self._source, self._split = columns, source, split
@@ -252,7 +252,7 @@ class _Prompts:
                 self._there.setdefault(found["problem"], []).append(found)
 
     def of(self, item: Made) -> str | None:
-        """The id of the prompt an item answers; null if no gold answer is to be had for one. See the module."""
+        """The id of the prompt an item answers; None if no gold answer is to be had for one. See the module."""
         problem, gold_answer = item.said.problem, item.said.gold_answer
         usable = [p for p in self._there.get(problem, ()) if p["gold_answer"] or gold_answer is None]
         if usable:

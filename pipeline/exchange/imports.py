@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from pipeline.archive.store import Store
 from pipeline.exchange import formats
-from pipeline.exchange.formats import BadRow, Columns, Reject, Row, Source, names, reject
+from pipeline.exchange.formats import BadRow, Columns, Reject, Row, SourceFile, names, reject
 from pipeline.inputs.arithmetic import EMBEDDED
 from pipeline.progress import bar
 from pipeline.query import db
@@ -70,7 +70,7 @@ class Importer(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ImportResult:
     """What an import came to, as the archive says."""
 
     import_id: str
@@ -148,14 +148,14 @@ class _Chunk:
 def bring(
     archive: str | Path,
     path: Path,
-    sources: Sequence[Source],
+    sources: Sequence[SourceFile],
     kind: Imported,
     format_: str,
     how: Mapping[str, Any],
     *,
     importer: Callable[[], Importer],
     strict: bool,
-) -> Outcome:
+) -> ImportResult:
     """Imports files: the part that is the same for every kind.
 
     Args:
@@ -179,7 +179,7 @@ def bring(
         with store.lock("import"):
             if already := ask(store, "import_recorded", import_id=import_id):
                 store.snapshot(f"{import_id}/snapshot", "import")
-                return _outcome(store, import_id, str(how["source"]), already[0], already=True)
+                return _result(store, import_id, str(how["source"]), already[0], already=True)
             n_good = _commit(store, import_id, path, this, _chained(first, chunks))
             counts = ask(store, "import_counts", import_id=import_id)[0]
             n_added = counts["n_prompts"] if kind == Imported.PROMPTS else counts["n_rollouts"]
@@ -198,12 +198,12 @@ def bring(
             if not store.recover(f"{import_id}/import", ("imports",)):
                 store.write(f"{import_id}/import", {"imports": pa.Table.from_pylist([row])})
             store.snapshot(f"{import_id}/snapshot", "import")
-    return _outcome(store, import_id, str(how["source"]), row, already=False)
+    return _result(store, import_id, str(how["source"]), row, already=False)
 
 
-def _outcome(store: Store, import_id: str, source: str, row: Mapping[str, Any], *, already: bool) -> Outcome:
+def _result(store: Store, import_id: str, source: str, row: Mapping[str, Any], *, already: bool) -> ImportResult:
     shown = ask(store, "import_rejects", import_id=import_id, n_shown=N_SHOWN)
-    return Outcome(
+    return ImportResult(
         import_id=import_id,
         source=source,
         already=already,
@@ -215,7 +215,7 @@ def _outcome(store: Store, import_id: str, source: str, row: Mapping[str, Any], 
     )
 
 
-def _chunks(sources: Sequence[Source], importer: Importer, progress: Callable[[int], None]) -> Iterator[_Chunk]:
+def _chunks(sources: Sequence[SourceFile], importer: Importer, progress: Callable[[int], None]) -> Iterator[_Chunk]:
     """The files' rows, parsed, in parts whose limits depend on the files alone."""
     items: list[Item] = []
     rejects: list[Reject] = []
@@ -279,7 +279,7 @@ def _chained(first: list[_Chunk], rest: Iterator[_Chunk]) -> Iterator[_Chunk]:
 
 
 def _refuse_bad_rows(
-    store: Store | None, import_id: str, sources: Sequence[Source], importer: Importer, n_rows: int
+    store: Store | None, import_id: str, sources: Sequence[SourceFile], importer: Importer, n_rows: int
 ) -> None:
     """Goes through the files without committing anything.
 

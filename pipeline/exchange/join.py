@@ -70,7 +70,7 @@ def bring_archives(archive: str, others: Sequence[str], at: str | None, options:
 
 
 def bring_archive(store: Store, other: Store, at: str | None) -> Brought:
-    """Adds to `store` the rollouts it lacks of `other`, as that was `at` a snapshot, label or time (null: now).
+    """Adds to `store` the rollouts it lacks of `other`, as that was `at` a snapshot, label or time (None: now).
 
     Memory: a shard, and up to 2 kB for every rollout that comes (measured, at 900,000: 1.7 GB in all).
 

@@ -49,7 +49,7 @@ def _embedded(store: Store, config: Config, trainer: Callable[[], Team]) -> str:
         return policy_id
     with bar("pre-train the arithmetic model") as progress:
         result, _ = trainer().call("pretrain", progress=progress, folder=str(folder), **how)
-    store.files.keep(folder)
+    store.files.persist(folder)
     log.info(
         "base policy %s: %s parameters, %d steps of pre-training, solves %.0f%% of the held-out problems",
         policy_id,

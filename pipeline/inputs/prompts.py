@@ -24,7 +24,7 @@ LETTERED = "multiple_choice"
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class EvaluationSet:
     """The held-out questions of a source, who judges answers to them, and what `evaluations` calls the two together."""
 
     source: str
@@ -57,14 +57,14 @@ def prompt_row(
     }
 
 
-def benchmarks(store: Store, config: Config) -> list[Benchmark]:
+def evaluation_sets(store: Store, config: Config) -> list[EvaluationSet]:
     """What a recipe's policies are evaluated on."""
     usual = config.score.verifier
     if not config.evaluate.benchmarks:
-        return [Benchmark(source(config), usual, _named(config, source(config), usual))]
+        return [EvaluationSet(source(config), usual, _named(config, source(config), usual))]
     lettered = db.query(store, "lettered_sources")["source"].to_pylist() if usual in USUAL else []
     judged = [(name, LETTERED if name in lettered else usual) for name in config.evaluate.benchmarks]
-    return [Benchmark(name, judge, _named(config, name, judge)) for name, judge in judged]
+    return [EvaluationSet(name, judge, _named(config, name, judge)) for name, judge in judged]
 
 
 def _named(config: Config, source: str, judge: str) -> str:
@@ -76,7 +76,7 @@ def _named(config: Config, source: str, judge: str) -> str:
 
 
 def check(store: Store | None, config: Config, flow: str, coming: Collection[str] = ()) -> None:
-    """Finds out whether the questions that a flow asks are to be had; a null store is an archive that is not there yet.
+    """Finds out whether the questions that a flow asks are to be had; store None is an archive that is not there yet.
 
     Args:
         coming: sources that will be there.

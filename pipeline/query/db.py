@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from pipeline.archive.entries import Keep
+from pipeline.archive.entries import FileFilter
 from pipeline.archive.folder import Folder
 from pipeline.archive.store import NAMES, Sizes, Store, Versions
 from pipeline.query.readonly import ReadOnly
@@ -74,18 +74,18 @@ def connect(
     versions: Versions | None = None,
     *,
     only: str | None = None,
-    keep: Mapping[str, Keep] = {},
+    filters: Mapping[str, FileFilter] = {},
 ) -> duckdb.DuckDBPyConnection:
     """A connection with a view per table and the derived views, at `versions` (default: the newest).
 
     Args:
         only: SQL; just the views it mentions are made, which is most of the time of a small query.
-        keep: by table, which files the views are of; see `Store.shards`.
+        filters: by table, which files the views are of; see `Store.shards`.
     """
     connection = database()
     tables, views = _mentioned(only)
     for name in tables:
-        attach(connection, store, name, _files(store, name, versions, keep.get(name)))
+        attach(connection, store, name, _files(store, name, versions, filters.get(name)))
     _derive(connection, views)
     return connection
 
@@ -223,7 +223,7 @@ def _guarded(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
 
 
 def _mentioned(statement: str | None) -> tuple[list[str], list[str]]:
-    """The tables and derived views that a statement, or a view it stands on, mentions; all for null."""
+    """The tables and derived views that a statement, or a view it stands on, mentions; all for None."""
     if statement is None:
         return list(TABLES), list(VIEWS)
     views: list[str] = []
@@ -240,11 +240,11 @@ def _code(statement: str) -> str:
     return re.sub(r"--.*", "", statement)
 
 
-def _files(store: Store, name: str, versions: Versions | None, keep: Keep | None = None) -> Sizes:
+def _files(store: Store, name: str, versions: Versions | None, wanted: FileFilter | None = None) -> Sizes:
     """Files of a table at `versions`; a table made since then is empty, names of states are always the newest."""
     if versions is None or name in NAMES:
-        return store.shards(name, keep=keep)
-    return store.shards(name, versions.get(name, 0), keep=keep)
+        return store.shards(name, wanted=wanted)
+    return store.shards(name, versions.get(name, 0), wanted=wanted)
 
 
 def _derive(connection: duckdb.DuckDBPyConnection, views: Sequence[str]) -> None:

@@ -21,31 +21,31 @@ STEPS = pa.schema({"pass_id": pa.string(), "step": pa.int64()})
 
 
 @dataclass(frozen=True)
-class Policy:
+class PolicyRecord:
     """A policy, the pass that made it and the snapshot that drew from: a row of pipeline/query/sql/lineage_of.sql."""
 
     policy_id: str
     parent_id: str | None
     run_id: str | None
     iteration: int | None
-    pass_id: str | None  # null: a base policy
+    pass_id: str | None  # None: a base policy
     n_parameters: int | None
     location: str | None
-    objective: str | None  # null: its pass is not in the archive
+    objective: str | None  # None: its pass is not in the archive
     beta: str | None  # as in the pass's settings
     n_updates: int | None
     n_draws: int | None
     reference_id: str | None
     snapshot_id: str | None
-    stage: str | None  # null: the snapshot is not in the archive
+    stage: str | None  # None: the snapshot is not in the archive
     stage_run_id: str | None
     stage_iteration: int | None
     labels: str | None
 
 
 @dataclass(frozen=True)
-class Rollouts:
-    """Rollouts of one run that were drawn, each counted once; null run_id: they are not in the archive."""
+class DrawnRollouts:
+    """Rollouts of one run that were drawn, each counted once; run_id None: they are not in the archive."""
 
     run_id: str | None
     n_rollouts: int
@@ -55,8 +55,8 @@ class Rollouts:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """Draws of one source by one rule; null: made by a reval that did not record it."""
+class RuleDraws:
+    """Draws of one source by one rule; None: made by a reval that did not record it."""
 
     source: str
     rule: str | None
@@ -67,13 +67,13 @@ class Rule:
 class Step:
     """A policy with what its pass drew, or several policies of one run in a row, nearest first, taken together."""
 
-    policies: tuple[Policy, ...]
-    rollouts: tuple[Rollouts, ...]
-    rules: tuple[Rule, ...]
+    policies: tuple[PolicyRecord, ...]
+    rollouts: tuple[DrawnRollouts, ...]
+    rules: tuple[RuleDraws, ...]
 
 
 def lineage(store: Store, policy_id: str, at: str | None = None) -> list[Step]:
-    """The steps from a policy back to where its parents end, nearest first, at a state of the archive (null: now).
+    """The steps from a policy back to where its parents end, nearest first, at a state of the archive (None: now).
 
     Passes of one run in a row are one step, but for the run's newest of the line and the two nearest policies.
 
@@ -84,12 +84,12 @@ def lineage(store: Store, policy_id: str, at: str | None = None) -> list[Step]:
     found = db.rows(db.connect(store, state, only=db.sql("lineage_of")), "lineage_of", policy_id=policy_id)
     if not len(found):
         raise UserError(_unknown(store, state, policy_id, at))
-    groups = _grouped([Policy(**row) for row in found.to_pylist()])
+    groups = _grouped([PolicyRecord(**row) for row in found.to_pylist()])
     rollouts, rules = _drawn(store, state, groups)
     return [Step(*of) for of in zip(groups, rollouts, rules, strict=True)]
 
 
-def _grouped(line: list[Policy]) -> list[tuple[Policy, ...]]:
+def _grouped(line: list[PolicyRecord]) -> list[tuple[PolicyRecord, ...]]:
     """The line, nearest first, in the policies of each step."""
 
     def group(place: int) -> tuple[str | None, int]:
@@ -101,20 +101,20 @@ def _grouped(line: list[Policy]) -> list[tuple[Policy, ...]]:
 
 
 def _drawn(
-    store: Store, state: Versions, groups: list[tuple[Policy, ...]]
-) -> tuple[list[tuple[Rollouts, ...]], list[tuple[Rule, ...]]]:
+    store: Store, state: Versions, groups: list[tuple[PolicyRecord, ...]]
+) -> tuple[list[tuple[DrawnRollouts, ...]], list[tuple[RuleDraws, ...]]]:
     """What the passes of each step drew: rollouts by run, and draws by rule."""
     names = [(policy.pass_id, step) for step, group in enumerate(groups) for policy in group if policy.pass_id]
     passes = pa.table({"pass_id": [name for name, _ in names], "step": [step for _, step in names]}, STEPS)
     only = db.sql("lineage_rollouts") + db.sql("lineage_rules")
-    connection = db.connect(store, state, only=only, keep={"draws": holding(name for name, _ in names)})
+    connection = db.connect(store, state, only=only, filters={"draws": holding(name for name, _ in names)})
     connection.register("numbered", passes)
-    rollouts: list[list[Rollouts]] = [[] for _ in groups]
+    rollouts: list[list[DrawnRollouts]] = [[] for _ in groups]
     for row in db.rows(connection, "lineage_rollouts").to_pylist():
-        rollouts[row.pop("step")].append(Rollouts(**row))
-    rules: list[list[Rule]] = [[] for _ in groups]
+        rollouts[row.pop("step")].append(DrawnRollouts(**row))
+    rules: list[list[RuleDraws]] = [[] for _ in groups]
     for row in db.rows(connection, "lineage_rules").to_pylist():
-        rules[row.pop("step")].append(Rule(**row))
+        rules[row.pop("step")].append(RuleDraws(**row))
     return [tuple(of) for of in rollouts], [tuple(of) for of in rules]
 
 

@@ -18,14 +18,14 @@ NOW = "now"
 
 @dataclass(frozen=True)
 class State:
-    """One state of an archive; null snapshot_id: as it is now, or not known by a name."""
+    """One state of an archive; snapshot_id None: as it is now, or not known by a name."""
 
     snapshot_id: str | None
     versions: Versions
 
 
 def resolve(store: Store, at: str | None) -> State:
-    """The state that `at` names: a snapshot, a label, a time in ISO 8601 (UTC unless it says), `now` or null.
+    """The state that `at` names: a snapshot, a label, a time in ISO 8601 (UTC unless it says), `now` or None.
 
     A time means the last snapshot made until then.
 

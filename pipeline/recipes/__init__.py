@@ -44,7 +44,7 @@ def load(
 
     Args:
         overrides: `section.key=value` or a mapping of dotted names to values, on top of the recipe.
-        iterations: on top of everything; null leaves the recipe's.
+        iterations: on top of everything; None leaves the recipe's.
         defaults: like overrides, under them.
 
     Raises:

@@ -53,7 +53,7 @@ class Prompts(Section):
     """The prompt that the policy gets; `{problem}` stands for the question."""
 
 
-class Policy(Section):
+class BasePolicy(Section):
     """The policy a run starts from."""
 
     base: str = "arithmetic"
@@ -310,7 +310,7 @@ class Config(Section):
     iterations: int = Field(10, ge=1)
     """Iterations of the run in all. It may be raised later to go on."""
     prompts: Prompts = Prompts()
-    policy: Policy = Policy()
+    policy: BasePolicy = BasePolicy()
     generate: Generate = Generate()
     score: Score = Score()
     reward: Reward = Reward()

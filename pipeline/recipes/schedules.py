@@ -100,7 +100,7 @@ def n_iterations(schedule: float | list[float] | Ramp | Steps) -> int:
 
 
 def check_shares(shares: dict[str, Any], known: tuple[str, ...]) -> str | None:
-    """What is wrong with the shares of an update; null: nothing."""
+    """What is wrong with the shares of an update; None: nothing."""
     for name in shares:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.archive.entries import Keep, holding
+from pipeline.archive.entries import FileFilter, holding
 from pipeline.archive.store import Store, Versions
 from pipeline.progress import log
 from pipeline.query import db
@@ -47,7 +47,7 @@ class Scope:
     baseline: str
     beta: float
     per_iteration: int  # rollouts of an iteration, about; how far back to look first
-    iteration: int | None  # the newest there is; null: whatever the state has
+    iteration: int | None  # the newest there is; None: whatever the state has
 
 
 def scope(
@@ -142,11 +142,11 @@ def depths(settings: Replay, now: int, per_iteration: int, *, first: int) -> Ite
 
 def _eligible(store: Store, scope: Scope, now: int, since: int) -> duckdb.DuckDBPyConnection:
     """A database with the table `eligible`; of every table it reads files that may hold what it needs, and no others."""
-    keep: dict[str, Keep] = dict.fromkeys(("trajectories", "verdicts"), lambda _, greatest: greatest >= since)
+    filters: dict[str, FileFilter] = dict.fromkeys(("trajectories", "verdicts"), lambda _, greatest: greatest >= since)
     generators = "SELECT DISTINCT policy_id FROM trajectories WHERE iteration >= $1"
-    names = db.connect(store, scope.versions, only=generators, keep=keep).execute(generators, [since]).fetchall()
-    keep["policies"] = holding([scope.base_policy_id, *(name for (name,) in names)])
-    connection = db.connect(store, scope.versions, only=db.sql("eligible"), keep=keep)
+    names = db.connect(store, scope.versions, only=generators, filters=filters).execute(generators, [since]).fetchall()
+    filters["policies"] = holding([scope.base_policy_id, *(name for (name,) in names)])
+    connection = db.connect(store, scope.versions, only=db.sql("eligible"), filters=filters)
     worth = {verdict: getattr(scope.reward, verdict) for verdict in Verdict}
     shaped = [{"verdict": verdict, "worth": value} for verdict, value in worth.items() if value is not None]
     connection.register("shaping", pa.Table.from_pylist(shaped, SHAPING))
@@ -189,7 +189,7 @@ def _history(store: Store, scope: Scope, since: int) -> pa.Table:
     names = passes["pass_id"].to_pylist()
     if not names:
         return NO_HISTORY
-    connection = db.connect(store, only=db.sql("history"), keep=dict.fromkeys(("draws", "updates"), holding(names)))
+    connection = db.connect(store, only=db.sql("history"), filters=dict.fromkeys(("draws", "updates"), holding(names)))
     connection.register("ancestors", passes)
     return db.rows(connection, "history")
 
@@ -209,7 +209,7 @@ def draw(
     Raises:
         UserError: there are too few rows and the recipe says to stop then; a user's weight is none.
     """
-    # Null, and not a large number: DuckDB then ranks nothing, which is half the time of a draw from a million.
+    # None, and not a large number: DuckDB then ranks nothing, which is half the time of a draw from a million.
     window = None if settings.window_trajectories == "all" else settings.window_trajectories
     todo = parts(settings, iteration, fresh=fresh)
     for rule in {part.rule for part in todo}:

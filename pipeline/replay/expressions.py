@@ -36,7 +36,7 @@ def wanted(store: Store, versions: Versions, where: str, setting: str = "retrain
 
 
 def weigh(connection: duckdb.DuckDBPyConnection, weight: str, window: int | None) -> None:
-    """Makes the view `weighed`: a user's weight of each candidate in the window, null: of all.
+    """Makes the view `weighed`: a user's weight of each candidate in the window, None: of all.
 
     Raises:
         UserError: it is not one expression over the candidates, draws on chance or the clock, does not run, is no number,

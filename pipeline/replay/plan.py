@@ -30,7 +30,7 @@ MOST_SHOWN = 12
 
 @dataclass(frozen=True)
 class Planned:
-    """What an iteration's pass would train on. Ages are in iterations; null: nothing is drawn."""
+    """What an iteration's pass would train on. Ages are in iterations; None: nothing is drawn."""
 
     iteration: int
     n_generated: int
@@ -43,7 +43,7 @@ class Planned:
     n_draws_by_age: tuple[int, ...]  # from age 0
     oldest: int  # age of the oldest row that may be drawn
     window_is_full: bool
-    short: str | None  # what becomes of updates with too few rows, as the run will say it; null: there are none
+    short: str | None  # what becomes of updates with too few rows, as the run will say it; None: there are none
 
     @property
     def uses(self) -> float:
@@ -56,7 +56,7 @@ class Plan:
     """A run's iterations, some of them.
 
     `last` is the last that is planned, `settled` the first from which on every iteration trains on as many rows, as old;
-    null: there is none. `short` has first and last iteration of each stretch with updates that have too few rows, and
+    None: there is none. `short` has first and last iteration of each stretch with updates that have too few rows, and
     what is said of its first.
     """
 
@@ -204,15 +204,15 @@ def _heard() -> Iterator[list[str]]:
     """What is logged meanwhile, which nobody sees then."""
     said = list[str]()
 
-    def keep(record: logging.LogRecord) -> bool:
+    def note(record: logging.LogRecord) -> bool:
         said.append(record.getMessage())
         return False
 
-    log.addFilter(keep)
+    log.addFilter(note)
     try:
         yield said
     finally:
-        log.removeFilter(keep)
+        log.removeFilter(note)
 
 
 def table(planned: list[Planned]) -> pa.Table:

@@ -31,7 +31,7 @@ class Pruning:
     """What goes of a run: the policies whose weights, and those whose optimizer states, with their bytes.
 
     `stays` has policies whose weights the rule would take, each with who needs them; `turn` is the policy that the rule
-    came to last, None: none; `passes` are those that cannot be repeated afterwards, and could be before.
+    came to last, None: there is none; `passes` are those that cannot be repeated afterwards, and could be before.
     """
 
     run: Run

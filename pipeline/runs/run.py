@@ -151,7 +151,7 @@ def _record(store: Store, request: Request, run_id: str) -> None:
         "recipe": config.recipe,
         "config": config.record_json(),
         "base_policy_id": request.policy_id,
-        "benchmark": ", ".join(each.name for each in prompts.benchmarks(store, config)),
+        "benchmark": ", ".join(each.name for each in prompts.evaluation_sets(store, config)),
         "n_iterations": config.iterations,
         "snapshot_id": request.snapshot_id or (newest[0] if newest else None),
     }

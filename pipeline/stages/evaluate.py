@@ -16,7 +16,7 @@ from pipeline.archive.materialise import Shard, commit, materialise
 from pipeline.archive.store import Store
 from pipeline.inputs import prompts
 from pipeline.inputs.policies import policy_location
-from pipeline.inputs.prompts import Benchmark
+from pipeline.inputs.prompts import EvaluationSet
 from pipeline.progress import bar
 from pipeline.query import db
 from pipeline.recipes.config import Config
@@ -36,7 +36,7 @@ class Asked:
     """Who answers what, and how."""
 
     policy_id: str
-    benchmark: Benchmark
+    benchmark: EvaluationSet
     temperature: float
 
     def names(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def shards(
     """The answers a policy still owes: one greedy to each held-out prompt, `n_sampled` at generation's temperature."""
     wanted = [(0.0, 1), (config.generate.temperature, n_sampled)][: 2 if n_sampled else 1]
     most = config.evaluate.max_prompts
-    for benchmark in prompts.benchmarks(store, config):
+    for benchmark in prompts.evaluation_sets(store, config):
         for temperature, n_samples in wanted:
             asked = Asked(policy_id, benchmark, temperature)
             work = db.query(

@@ -138,12 +138,12 @@ def verdicts(
     items = sorted(places, key=lambda item: (item[0], item[1] or ""))  # a gold answer is parsed once by each worker
     found: list[dict[str, Any]] = [{}] * len(responses)
     n_done = 0
-    for number, outcome in pool.map(items):
-        said = Judgement(Verdict(outcome.failure), None) if outcome.failure else Judgement(**outcome.values)
+    for number, result in pool.map(items):
+        said = Judgement(Verdict(result.failure), None) if result.failure else Judgement(**result.values)
         reward = REWARDS[said.verdict] if said.worth is None else said.worth
         row = {"verdict": said.verdict, "reward": reward, "extracted_answer": said.extracted_answer}
         first, *others = places[items[number]]
-        found[first] = {**row, "seconds": outcome.seconds}
+        found[first] = {**row, "seconds": result.seconds}
         for place in others:
             found[place] = {**row, "seconds": 0.0}
         n_done += 1 + len(others)

@@ -37,7 +37,7 @@ def train(run: Run, iteration: int) -> None:
         result = run_pass(run, iteration, folder, weights, moments)
         made = {name: pq.read_table(folder / f"{name}.parquet") for name in ("updates", "steps")}
         for path in (weights, moments):
-            run.store.files.keep(path)
+            run.store.files.persist(path)
         names = {"pass_id": pass_id, "run_id": run.run_id, "iteration": iteration, "policy_id": pass_id}
         record = {
             **names,

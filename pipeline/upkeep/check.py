@@ -41,7 +41,7 @@ class Finding:
 
 
 def check(store: Store, at: str | None = None) -> Iterator[Finding]:
-    """Everything that is wrong with the archive as it was `at` a snapshot, label or time (null: now).
+    """Everything that is wrong with the archive as it was `at` a snapshot, label or time (None: now).
 
     Raises:
         UserError: `at` names no state.

@@ -67,7 +67,7 @@ def _merge(store: Store, name: str, paths: list[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class Plan:
+class VacuumPlan:
     """What a vacuum would do. `files` are paths with their bytes; `lost` are snapshots that could be read no more."""
 
     files: dict[str, int]
@@ -85,24 +85,24 @@ class Plan:
             )
 
 
-def plan_vacuum(store: Store, keep: str) -> Plan:
+def plan_vacuum(store: Store, keep_snapshots: str) -> VacuumPlan:
     """What can go if only these snapshots, and the archive as it is now, are to stay readable.
 
     Args:
-        keep: `all`, `labelled`, a number (the last so many), or names and times with commas between.
+        keep_snapshots: `all`, `labelled`, a number (the last so many), or names and times with commas between.
 
     Raises:
         UserError: a name is of no snapshot.
     """
     listed = db.query(store, "snapshots_kept").to_pylist()  # oldest first, those with a state
-    if keep == "all":
+    if keep_snapshots == "all":
         kept = listed
-    elif keep == "labelled":
+    elif keep_snapshots == "labelled":
         kept = [row for row in listed if row["labelled"]]
-    elif keep.isdigit():
-        kept = listed[-int(keep) :] if int(keep) else []
+    elif keep_snapshots.isdigit():
+        kept = listed[-int(keep_snapshots) :] if int(keep_snapshots) else []
     else:
-        ids = {versions.resolve(store, name.strip()).snapshot_id for name in keep.split(",")}
+        ids = {versions.resolve(store, name.strip()).snapshot_id for name in keep_snapshots.split(",")}
         kept = [row for row in listed if row["snapshot_id"] in ids]
     wanted = {name: {dict(row["versions"]).get(name, 0) for row in kept} for name in TABLES}
     wanted |= {name: set() for name in NAMES}
@@ -119,10 +119,10 @@ def plan_vacuum(store: Store, keep: str) -> Plan:
         and any(set(store.shards(name, version)) - needed[name] for name, version in row["versions"])
     ]
     n_passes = sum(row["n_passes"] for row in lost)
-    return Plan(files, len(kept), [row["snapshot_id"] for row in lost], n_passes)
+    return VacuumPlan(files, len(kept), [row["snapshot_id"] for row in lost], n_passes)
 
 
-def vacuum(store: Store, plan: Plan) -> int:
+def vacuum(store: Store, plan: VacuumPlan) -> int:
     """Does what the plan says; returns the bytes freed.
 
     Raises:

@@ -30,10 +30,10 @@ _SPEC = re.compile(r"([^:@]*)(?::([^@]*))?(?:@(.*))?", re.DOTALL)
 
 
 class Judgement(NamedTuple):
-    """What a verifier says. `worth` is null, but where it says by how much."""
+    """What a verifier says. `worth` is None, but where it says by how much."""
 
     verdict: Verdict
-    extracted_answer: str | None  # as read; null: none was read
+    extracted_answer: str | None  # as read; None: none was read
     worth: float | None = None
 
 
@@ -46,10 +46,10 @@ class Verifier:
         version: goes up with every change that can change a verdict, and holds that of the library it stands on.
         summary: a line about it.
         example: a gold answer and a response that is right.
-        read: the part of a response that is judged, nothing else of it matters; null: there is no answer. It is linear
+        read: the part of a response that is judged, nothing else of it matters; None: there is no answer. It is linear
             in the response's length, whatever that says.
         judge: a gold answer and what was read to a judgement; called only where it can be killed.
-        prepare: brings in what judging needs, or says what is wrong with it; null: to judge the example does that.
+        prepare: brings in what judging needs, or says what is wrong with it; None: to judge the example does that.
     """
 
     name: str
@@ -92,7 +92,7 @@ def verifier(asked: str) -> Verifier:
 
 
 def split(asked: str) -> tuple[str, str | None, str | None]:
-    """Name, argument and version of a verifier as it is asked for; null: not said."""
+    """Name, argument and version of a verifier as it is asked for; None: not said."""
     name, argument, version = _SPEC.fullmatch(asked).groups()  # type: ignore[union-attr]  # it matches any text
     return name, argument, version
 

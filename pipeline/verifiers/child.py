@@ -18,7 +18,7 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def start(name: str) -> Handler:
-    """The handler of items, each a gold answer and an answer (null: none was read), by a verifier's name."""
+    """The handler of items, each a gold answer and an answer (None: none was read), by a verifier's name."""
     found = verifier(name)
     if found.prepare is not None:
         found.prepare()  # a user's own function: what that may do is the user's affair

@@ -28,7 +28,7 @@ def make(argument: str | None) -> Verifier:
 
 
 def read(response: str) -> str | None:
-    """The number as it is written, without what is around it; null: no marker has one."""
+    """The number as it is written, without what is around it; None: no marker has one."""
     place, found = -1, None
     for line in _MARKED.finditer(response):
         marked = plain(line[1].rpartition("####")[2])

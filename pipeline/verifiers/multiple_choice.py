@@ -58,6 +58,6 @@ def judge(gold_answer: str, answer: str | None) -> Judgement:
 
 
 def _letter(text: str) -> str | None:
-    """The letter of a text that is nothing else but punctuation; null: it is more, or less."""
+    """The letter of a text that is nothing else but punctuation; None: it is more, or less."""
     bare = text.strip(" \t\r\n*_().:$").upper()
     return bare if bare in LETTERS else None

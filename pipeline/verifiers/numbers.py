@@ -37,14 +37,14 @@ def plain(text: str) -> str:
 
 
 def only_number(text: str) -> str | None:
-    """The number in a text that is one, after `x =` perhaps and before a unit; null: it is anything else."""
+    """The number in a text that is one, after `x =` perhaps and before a unit; None: it is anything else."""
     side = re.split("[=≈]", plain(text))[-1].strip().strip("$").strip()
     number = NUMBER.match(side)
     return number[0].strip() if number and _UNIT.fullmatch(side, number.end()) else None
 
 
 def value(number: str) -> Fraction | None:
-    """The exact value of a text that `NUMBER` matched, where `%` counts for nothing; null: it is none, or too long."""
+    """The exact value of a text that `NUMBER` matched, where `%` counts for nothing; None: it is none, or too long."""
     if len(number) > MAX_CHARACTERS or not (found := NUMBER.fullmatch(number)):
         return None
     braced_power, power, digits, exponent, braced_times, times, divisor, _ = found.groups()

@@ -55,7 +55,7 @@ def _parsed(argument: str) -> Fraction:
 
 
 def read(response: str) -> str | None:
-    """The number as it is written, without what is around it; null: there is none, or the box holds no single number."""
+    """The number as it is written, without what is around it; None: there is none, or the box holds no single number."""
     content = boxed(response)
     if content is not None:
         return only_number(content)

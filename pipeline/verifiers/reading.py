@@ -11,7 +11,7 @@ _BARE = re.compile(r"[-+]?(?:\d++(?:[.,/]\d++)*+|\.\d++)|\\[a-zA-Z]++(?:\{[^{}]*
 
 
 def last_box(text: str) -> tuple[int, str] | None:
-    r"""Where the last complete, filled `\boxed{…}` or `\fbox{…}` begins, and what it holds, trimmed; null: there is none.
+    r"""Where the last complete, filled `\boxed{…}` or `\fbox{…}` begins, and what it holds, trimmed; None: there is none.
 
     Last is the one that opens last, so the innermost of several in each other. `\boxed 5` is one too; `\{` is no brace.
     """
@@ -38,7 +38,7 @@ def last_box(text: str) -> tuple[int, str] | None:
 
 
 def boxed(text: str) -> str | None:
-    """What the last box holds; null: there is none."""
+    """What the last box holds; None: there is none."""
     box = last_box(text)
     return box[1] if box else None
 

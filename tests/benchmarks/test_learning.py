@@ -58,7 +58,7 @@ def small(monkeypatch, tmp_path, model_folder) -> Path:
     for name in ("a", "grpo-fresh"):
         monkeypatch.setitem(ARMS, name, Arm("reinforce", arms._updates("fresh", 1) | {"train.reset_every_iterations": 0}))
     monkeypatch.setattr(arms, "RATES", arms.RATES[:1])
-    monkeypatch.setattr(results, "KEPT_IN", tmp_path)
+    monkeypatch.setattr(results, "SAVED_IN", tmp_path)
     return tmp_path / "archive"
 
 
@@ -71,19 +71,19 @@ def test_what_is_done_is_not_done_again(small, warm, capsys, monkeypatch) -> Non
         return [line.split()[0] for line in capsys.readouterr().out.splitlines() if "runs are left" in line]
 
     assert made("--arms", "a", "--seeds", "1") == ["tiny.a.t0.s0", "tiny.a.t0.s1"]
-    kept = pq.read_table(results.KEPT_IN / "curves.parquet")
+    kept = pq.read_table(results.SAVED_IN / "curves.parquet")
     assert len(set(kept["run_id"].to_pylist())) == 2
     assert max(kept["n_generated"].to_pylist()) == 8
     assert made("--arms", "a", "--seeds", "1") == []
-    # An archive that is gone is not made again either, if its runs were kept; what is new runs alone.
+    # An archive that is gone is not made again either, if its runs were saved; what is new runs alone.
     new = made("--arms", "a", "grpo-fresh", "--seeds", "1", archive=small.with_name("another"))
     assert [name.rpartition(".t")[0] for name in new] == ["tiny.grpo-fresh"] * 2
-    assert len(set(pq.read_table(results.KEPT_IN / "curves.parquet")["run_id"].to_pylist())) == 4
+    assert len(set(pq.read_table(results.SAVED_IN / "curves.parquet")["run_id"].to_pylist())) == 4
     learning.main(["--report"])
     said = capsys.readouterr().out
     rate = ARMS["grpo-fresh"].grid[results.best("tiny", "grpo-fresh")][0]
     assert f"| grpo-fresh | {rate:.3g} | 1 | " in said
-    assert (results.KEPT_IN / "curves-tiny.png").stat().st_size > 1000
+    assert (results.SAVED_IN / "curves-tiny.png").stat().st_size > 1000
 
 
 def curves(folder: Path, rewards: dict[str, list[float]]) -> None:
@@ -102,7 +102,7 @@ def curves(folder: Path, rewards: dict[str, list[float]]) -> None:
 
 
 def test_results_of_another_base_policy_are_not_gone_on_with(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(results, "KEPT_IN", tmp_path)
+    monkeypatch.setattr(results, "SAVED_IN", tmp_path)
     curves(tmp_path, {"arithmetic.a.t0.s1": [0.5]})
     with pytest.raises(SystemExit) as ended:
         learning.main(["--archive", str(tmp_path / "archive"), "--tasks", "arithmetic", "--arms", "grpo-fresh"])
@@ -126,7 +126,7 @@ def test_reached_is_on_the_line_between_two_points(tmp_path, monkeypatch) -> Non
 
 
 def test_the_best_try_has_the_highest_mean_and_of_equals_is_the_first(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(results, "KEPT_IN", tmp_path)
+    monkeypatch.setattr(results, "SAVED_IN", tmp_path)
     tries = {"x.a.t1.s0": [0.1, 0.2], "x.a.t2.s0": [0.2, 0.3], "x.a.t3.s0": [0.3, 0.2], "x.a.t4.s9": [1.0, 1.0]}
     curves(tmp_path, tries)
     assert results.best("x", "a") == 2
@@ -145,9 +145,9 @@ def test_intervals() -> None:
 
 
 def test_a_try_that_was_kept_half_made_counts_as_the_archive_has_it(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(results, "KEPT_IN", tmp_path)
+    monkeypatch.setattr(results, "SAVED_IN", tmp_path)
     curves(tmp_path, {"x.a.t0.s0": [0.5, 0.5], "x.a.t1.s0": [0.1, 1.0]})
-    whole = results.kept("curves")
+    whole = results.saved("curves")
     curves(tmp_path, {"x.a.t0.s0": [0.5, 0.5], "x.a.t1.s0": [0.1]})
     monkeypatch.setattr(results, "rows", lambda store, name, pattern: whole)
     assert results.best("x", "a", store="an archive") == 1

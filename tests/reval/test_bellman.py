@@ -4,7 +4,7 @@ import torch
 
 from reval import bellman
 from reval.batch import collate
-from reval.bellman import Outcome
+from reval.bellman import LossTerms
 from reval.model import load, policy, sum_by_trajectory
 from reval.objectives import objective, tbrm
 from tests.helpers.passes import sample
@@ -29,11 +29,11 @@ def test_worked_numbers() -> None:
         ref_value_B=ref.logsumexp(0)[None],
         target_B=torch.tensor([1.5]),
     )
-    outcome = bellman.reval(given)
-    torch.testing.assert_close(outcome.value_gap_B, torch.tensor([0.6201145]))
-    torch.testing.assert_close(outcome.log_ratio_B, torch.tensor([0.3798855]))
-    torch.testing.assert_close(outcome.residual_B, torch.tensor([-0.5]))
-    torch.testing.assert_close(outcome.loss_B, torch.tensor([0.25]))
+    terms = bellman.reval(given)
+    torch.testing.assert_close(terms.value_gap_B, torch.tensor([0.6201145]))
+    torch.testing.assert_close(terms.log_ratio_B, torch.tensor([0.3798855]))
+    torch.testing.assert_close(terms.residual_B, torch.tensor([-0.5]))
+    torch.testing.assert_close(terms.loss_B, torch.tensor([0.25]))
     # TBRM leaves out V_ref: delta = 1.3132617 + 0.3798855 - 1.5 = 0.1931472.
     torch.testing.assert_close(tbrm(given).residual_B, torch.tensor([0.1931472]))
 
@@ -54,12 +54,12 @@ def float64_sums(model, prompt: list[int], response: list[int]) -> tuple[torch.T
     return sum(logp_TV[t, token] for t, token in zip(at, response, strict=True)), logits_TV[len(prompt) - 1].logsumexp(-1)
 
 
-def outcome(model, ref, target_B: torch.Tensor, name: str = "reval") -> Outcome:
+def terms(model, ref, target_B: torch.Tensor, name: str = "reval") -> LossTerms:
     batch = collate(PROMPTS, RESPONSES)
     scores = model(batch)
     with torch.no_grad():
         ref_scores = ref(batch)
-    return objective(name, clip_low=0.2, clip_high=0.2).outcome(
+    return objective(name, clip_low=0.2, clip_high=0.2).terms(
         sample(
             3,
             logp_N=scores.logp_N,
@@ -79,7 +79,7 @@ def test_against_float64(model_folder, tmp_path) -> None:
     folders = str(model_folder), str(random_model(tmp_path / "ref", seed=2))
     trained, before = (policy(folder, torch.device("cpu")) for folder in folders)
     target_B = torch.tensor([0.7, -0.3, 0.0], dtype=torch.float64)
-    ours = outcome(trained, before, target_B)
+    ours = terms(trained, before, target_B)
     bellman.loss(ours.loss_B, torch.ones(3), 3).backward()
     gradients = {name: parameter.grad.clone() for name, parameter in trained.model.named_parameters()}
 
@@ -102,8 +102,8 @@ def test_calibrated_start(model_folder) -> None:
     """Prop. 2: at θ = ref, with target 0, δ is exactly 0 for every trajectory; TBRM's is not."""
     model = policy(str(model_folder), torch.device("cpu"))
     zeros = torch.zeros(3, dtype=torch.float64)
-    assert outcome(model, model, zeros).residual_B.tolist() == [0.0, 0.0, 0.0]
-    assert outcome(model, model, zeros, "tbrm").residual_B.abs().min() > 1.0
+    assert terms(model, model, zeros).residual_B.tolist() == [0.0, 0.0, 0.0]
+    assert terms(model, model, zeros, "tbrm").residual_B.abs().min() > 1.0
 
 
 def test_gradient_flows_through_the_value() -> None:

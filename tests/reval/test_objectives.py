@@ -21,8 +21,8 @@ from tests.helpers.passes import BETA, HIGH, LOW, gradients, run_rows, sample
 OBJECTIVES = ("reval", "tbrm", "grpo", "reinforce", "tba")
 
 
-def outcome(name: str, given: Sample):
-    return objective(name, clip_low=LOW, clip_high=HIGH).outcome(given)
+def terms(name: str, given: Sample):
+    return objective(name, clip_low=LOW, clip_high=HIGH).terms(given)
 
 
 def doubles(*values: float) -> Tensor:
@@ -60,7 +60,7 @@ TWO = {
     ],
 )
 def test_worked_numbers(name, value_gap, residual, loss) -> None:
-    found = outcome(name, sample(2, **TWO))
+    found = terms(name, sample(2, **TWO))
     assert found.value_gap_B.tolist() == list(value_gap)
     assert found.log_ratio_B.tolist() == [1, -0.5]
     assert found.residual_B.tolist() == list(residual)
@@ -87,7 +87,7 @@ def test_worked_numbers_of_grpo() -> None:
         advantage_B=doubles(0.5, -0.5, 0, 0.3),
         deviation_B=doubles(0.4999, 0.4999, 0, 0.1499),
     )
-    found = outcome("grpo", given)
+    found = terms("grpo", given)
     torch.testing.assert_close(found.loss_B, doubles(-0.96, 1.15, 0, -2), rtol=1e-6, atol=0)
     torch.testing.assert_close(found.clipped_share_B, doubles(1 / 3, 1 / 2, 0, 0))
     found.loss_B.sum().backward()
@@ -100,7 +100,7 @@ def test_a_group_of_one_reward_teaches_grpo_and_reinforce_nothing() -> None:
     given = sample(2, logp_N=logp_N, logp_sum_B=logp_N.double(), behaviour_N=torch.tensor([-3.0, -0.5]))
     for name in ("grpo", "reinforce"):
         logp_N.grad = None
-        found = outcome(name, given)
+        found = terms(name, given)
         found.loss_B.sum().backward(retain_graph=True)
         assert found.loss_B.tolist() == logp_N.grad.tolist() == [0, 0], name
 
@@ -112,7 +112,7 @@ def test_a_centre_over_rows_of_one_weight_needs_no_gradient(weights, same) -> No
         ratio_B = doubles(0.3, -1.2, 0.7).requires_grad_()
         centre = ratio_B.mean() if attached else ratio_B.mean().detach()
         given = sample(3, logp_sum_B=ratio_B, centre_B=centre.expand(3))
-        (outcome("tba", given).loss_B * doubles(*weights)).sum().backward()
+        (terms("tba", given).loss_B * doubles(*weights)).sum().backward()
         return ratio_B.grad
 
     assert torch.allclose(gradient(True), gradient(False), rtol=0, atol=1e-12) == same

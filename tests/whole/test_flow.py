@@ -17,7 +17,7 @@ import pytest
 from benchmarks.soak import Soak
 from pipeline import recipes
 from pipeline.archive.store import Store
-from pipeline.children.pool import Outcome, Pool
+from pipeline.children.pool import Pool, Result
 from pipeline.engines.check import WrongWeights
 from pipeline.query import db
 from pipeline.runs.loop import end, iterations
@@ -344,8 +344,8 @@ def test_a_batch_nobody_judged_is_no_batch(tmp_path, warm, monkeypatch) -> None:
             generate.generate(run, iteration)
             if iteration == 2:
 
-                def late(self: Pool, items: list) -> Iterator[tuple[int, Outcome]]:
-                    yield from ((item, Outcome({}, "timeout", 5.0)) for item in range(len(items)))
+                def late(self: Pool, items: list) -> Iterator[tuple[int, Result]]:
+                    yield from ((item, Result({}, "timeout", 5.0)) for item in range(len(items)))
 
                 monkeypatch.setattr(Pool, "map", late)
             score.score(run, iteration)

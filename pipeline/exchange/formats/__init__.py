@@ -7,7 +7,7 @@ the row says. Here they are named, and a file's is found out from its first row.
 from types import ModuleType
 
 from pipeline.exchange.formats import gsm8k, names, prime_rl, rows, trl, values, verl
-from pipeline.exchange.formats.files import SUFFIXES, Reject, Row, Source, find, read, reject, suffix, survey
+from pipeline.exchange.formats.files import SUFFIXES, Reject, Row, SourceFile, find, read, reject, suffix, survey
 from pipeline.exchange.formats.rows import Rollout
 from pipeline.exchange.formats.values import BadRow, Columns
 
@@ -19,7 +19,7 @@ __all__ = [
     "Reject",
     "Rollout",
     "Row",
-    "Source",
+    "SourceFile",
     "detect",
     "find",
     "named_by_run",

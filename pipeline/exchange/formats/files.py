@@ -56,14 +56,14 @@ class Reject:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFile:
     """One file to read, and its name in reports: its path inside the folder that was named, or its own name."""
 
     path: Path
     name: str
 
 
-def find(path: Path) -> list[Source]:
+def find(path: Path) -> list[SourceFile]:
     """The data files at a path, in order; the numbers in their names count as numbers.
 
     Raises:
@@ -73,7 +73,7 @@ def find(path: Path) -> list[Source]:
     if path.is_file():
         if suffix(path) not in SUFFIXES:
             raise UserError(f"{path} is none of {known}, nor one of them with .gz: which format it has is not clear")
-        return [Source(path, path.name)]
+        return [SourceFile(path, path.name)]
     if not path.is_dir():
         raise UserError(f"{path} {'is neither a file nor a folder' if path.exists() else 'does not exist'}")
     inside = [
@@ -86,7 +86,7 @@ def find(path: Path) -> list[Source]:
     chosen = [file for file in inside if suffix(file) != ".json"] or inside
     if not chosen:
         raise UserError(f"folder {path} holds no data: no file in it is one of {known}")
-    sources = [Source(file, file.relative_to(path).as_posix()) for file in chosen]
+    sources = [SourceFile(file, file.relative_to(path).as_posix()) for file in chosen]
     return sorted(sources, key=lambda source: [(part.isdigit(), part.zfill(20)) for part in _parts(source.name)])
 
 
@@ -94,7 +94,7 @@ def _parts(name: str) -> list[str]:
     return [part for part in re.split(r"(\d+)", name) if part]
 
 
-def survey(sources: Sequence[Source]) -> tuple[str, int]:
+def survey(sources: Sequence[SourceFile]) -> tuple[str, int]:
     """SHA-256 over the files' names and contents (of one file, its contents), and about how many rows they have."""
     total, n_rows = hashlib.sha256(), 0
     for source in sources:
@@ -117,7 +117,7 @@ def survey(sources: Sequence[Source]) -> tuple[str, int]:
     return total.hexdigest(), n_rows
 
 
-def read(source: Source) -> Iterator[Row | Reject]:
+def read(source: SourceFile) -> Iterator[Row | Reject]:
     """The rows of one file.
 
     Raises:
@@ -149,7 +149,7 @@ def _first(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def reject(source: Source, line: int, reason: str, row: Any) -> Reject:
+def reject(source: SourceFile, line: int, reason: str, row: Any) -> Reject:
     """A bad row, from its bytes, its text or its value."""
     return Reject(source.name, line, _storable(reason), beginning(row))
 
@@ -174,7 +174,7 @@ def _storable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _lines(source: Source) -> Iterator[Row | Reject]:
+def _lines(source: SourceFile) -> Iterator[Row | Reject]:
     with _open(source.path) as file:
         number = 0
         while line := file.readline(MAX_LINE_BYTES + 1):
@@ -190,7 +190,7 @@ def _lines(source: Source) -> Iterator[Row | Reject]:
                 yield _parsed(source, number, line)
 
 
-def _parsed(source: Source, number: int, line: bytes) -> Row | Reject:
+def _parsed(source: SourceFile, number: int, line: bytes) -> Row | Reject:
     try:
         return _row(source, number, decode(line.decode()), line)
     except UnicodeDecodeError as error:
@@ -223,13 +223,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _row(source: Source, number: int, value: Any, shown: Any) -> Row | Reject:
+def _row(source: SourceFile, number: int, value: Any, shown: Any) -> Row | Reject:
     if isinstance(value, dict):
         return Row(source.name, number, value)
     return reject(source, number, f"not an object with columns but {type(value).__name__}", shown)
 
 
-def _json(source: Source) -> Iterator[Row | Reject]:
+def _json(source: SourceFile) -> Iterator[Row | Reject]:
     """One array of objects, an object that holds one as `data` or `rows`, or, as is common, JSONL under this name."""
     with _open(source.path) as file:
         start = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()
@@ -256,8 +256,8 @@ def _json(source: Source) -> Iterator[Row | Reject]:
         yield _row(source, number, value, value)
 
 
-def _csv(source: Source) -> Iterator[Row | Reject]:
-    """A header and rows; an empty field is null. A row's line is the one it begins on."""
+def _csv(source: SourceFile) -> Iterator[Row | Reject]:
+    """A header and rows; an empty field is None. A row's line is the one it begins on."""
     csv.field_size_limit(MAX_LINE_BYTES)
     with io.TextIOWrapper(_open(source.path), "utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file)
@@ -296,7 +296,7 @@ def _is_text(line: str) -> bool:
     return True
 
 
-def _parquet(source: Source) -> Iterator[Row | Reject]:
+def _parquet(source: SourceFile) -> Iterator[Row | Reject]:
     try:
         file = pq.ParquetFile(source.path)
         schema = file.schema_arrow
@@ -306,7 +306,7 @@ def _parquet(source: Source) -> Iterator[Row | Reject]:
         yield from _batches(source, schema, file.iter_batches(batch_size=BATCH_ROWS))
 
 
-def _arrow(source: Source) -> Iterator[Row | Reject]:
+def _arrow(source: SourceFile) -> Iterator[Row | Reject]:
     """What `Dataset.save_to_disk` writes: a stream, or of other makers a file, of Arrow batches."""
     with pa.memory_map(str(source.path)) as mapped:
         try:
@@ -321,7 +321,7 @@ def _arrow(source: Source) -> Iterator[Row | Reject]:
         yield from _batches(source, reader.schema, batches)
 
 
-def _batches(source: Source, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[Row | Reject]:
+def _batches(source: SourceFile, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[Row | Reject]:
     if len(set(schema.names)) != len(schema.names):
         twice = next(name for name in schema.names if schema.names.count(name) > 1)
         raise UserError(f"{source.path} has column {twice!r} twice")

@@ -40,7 +40,7 @@ def split(name: str) -> Split:
 
 
 def step(path: PurePath) -> int | None:
-    """The training step a file's name or folder speaks of: `step_12/rollouts.jsonl`, `12.jsonl`; null if none does."""
+    """The training step a file's name or folder speaks of: `step_12/rollouts.jsonl`, `12.jsonl`; None if none does."""
     for name in (stem(path), *(parent.name for parent in path.parents)):
         if found := STEP.search(name):
             return int(found.group(1))

@@ -112,7 +112,7 @@ def _tokens(nodes: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _reward(rewards: Any) -> float | None:
-    """The weighted sum; null if scoring did not run."""
+    """The weighted sum; None if scoring did not run."""
     if not isinstance(rewards, Mapping):
         return None
     total = None

@@ -12,7 +12,7 @@ from pipeline.exchange.formats import values
 from pipeline.exchange.formats.values import Array, BadRow, Columns
 from schemas.enums import FinishReason
 
-# Our column: the names it goes by, the first that is not null counts.
+# Our column: the names it goes by, the first that is not None counts.
 ALIASES: dict[str, tuple[str, ...]] = {
     "problem": ("problem", "question", "prompt", "query", "input"),
     "gold_answer": ("gold_answer", "answer", "ground_truth", "solution", "target", "final_answer", "gts"),
@@ -48,18 +48,18 @@ FINISHED: dict[str, FinishReason] = {
 
 @dataclass(frozen=True)
 class Rollout:
-    """One response as a file tells it. Null: the file does not say."""
+    """One response as a file tells it. None: the file does not say."""
 
     problem: str
     chat: list[dict[str, str]] | None  # the messages the problem was put in
     gold_answer: str | None
     policy: str | None
     step: int | None
-    text: str | None  # null: only token ids are known
+    text: str | None  # None: only token ids are known
     prompt_token_ids: Array | None
     response_token_ids: Array | None
     logprobs: Array | None
-    correct: bool | None  # null: no label
+    correct: bool | None  # None: no label
     reward: float | None
     finish_reason: FinishReason
     temperature: float | None
@@ -83,7 +83,7 @@ def rollouts(row: values.Values, columns: Columns, file: str) -> Iterator[Rollou
 
 
 def read(row: Mapping[str, Any]) -> Iterator[Rollout]:
-    """The responses of a row in our columns; those that are missing are null.
+    """The responses of a row in our columns; those that are missing are None.
 
     Raises:
         BadRow: see `rollouts`.

@@ -34,7 +34,7 @@ class Columns:
     mapped: Mapping[str, str]
 
     def find(self, values: Values, name: str, aliases: Sequence[str]) -> Any:
-        """What the row says of our column `name`: of the mapped column, or else of the first alias that is not null.
+        """What the row says of our column `name`: of the mapped column, or else of the first alias that is not None.
 
         Raises:
             BadRow: the row has no mapped column.
@@ -76,7 +76,7 @@ def string(name: str, value: Any) -> str:
 
 
 def messages(value: Any) -> list[dict[str, str]] | None:
-    """A value as chat messages of role and content; null if it is no list of messages.
+    """A value as chat messages of role and content; None if it is no list of messages.
 
     Raises:
         BadRow: a message holds what text cannot: a tool call, an image.
@@ -141,7 +141,7 @@ def response(value: Any) -> str:
 
 def gold(value: Any) -> str | None:
     r"""The right answer: what stands after the last `#### ` or `A: ` of a longer text, without thousands commas, or in
-    its last `\boxed{...}`; else all of it. Null if there is none.
+    its last `\boxed{...}`; else all of it. None if there is none.
 
     Raises:
         BadRow: it is neither text nor a number.
@@ -173,7 +173,7 @@ def _boxed(text: str) -> str | None:
 
 
 def finite(name: str, value: Any) -> float | None:
-    """A number; true is 1 and false is 0; null stays null.
+    """A number; true is 1 and false is 0; None stays None.
 
     Raises:
         BadRow: it is none, or not finite.
@@ -190,7 +190,7 @@ def finite(name: str, value: Any) -> float | None:
 
 
 def truth(name: str, value: Any) -> float | None:
-    """1 or 0 for true or false; null stays null.
+    """1 or 0 for true or false; None stays None.
 
     Raises:
         BadRow: it is neither; a column of right answers may have the same name.
@@ -204,7 +204,7 @@ def truth(name: str, value: Any) -> float | None:
 
 
 def integer(name: str, value: Any) -> int | None:
-    """An integer from 0; null stays null.
+    """An integer from 0; None stays None.
 
     Raises:
         BadRow: it is none.
@@ -218,7 +218,7 @@ def integer(name: str, value: Any) -> int | None:
 
 
 def token_ids(name: str, value: Any) -> Array | None:
-    """Token ids as int32; null stays null.
+    """Token ids as int32; None stays None.
 
     Raises:
         BadRow: they are none.
@@ -227,7 +227,7 @@ def token_ids(name: str, value: Any) -> Array | None:
 
 
 def logprobs(name: str, value: Any) -> Array | None:
-    """Log-probabilities in nats as float32; null stays null.
+    """Log-probabilities in nats as float32; None stays None.
 
     Raises:
         BadRow: they are none.

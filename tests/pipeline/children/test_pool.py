@@ -1,4 +1,4 @@
-"""The pool's laws: no item can hang, crash or delay the others, and each has one outcome."""
+"""The pool's laws: no item can hang, crash or delay the others, and each has one result."""
 
 import os
 import random
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.children.pool import MAX_KILLS, MAX_STILLBORN, Outcome, Pool
+from pipeline.children.pool import MAX_KILLS, MAX_STILLBORN, Pool, Result
 from pipeline.children.worker import WorkerDied
 from pipeline.stages.score import verdicts
 from pipeline.verifiers import verifier
@@ -57,23 +57,23 @@ def children() -> set[int]:
     return found
 
 
-def outcomes(pool: Pool, items: list[tuple[Any, ...]]) -> list[Outcome]:
+def results(pool: Pool, items: list[tuple[Any, ...]]) -> list[Result]:
     """In the items' order, of which each has one."""
     found = list(pool.map(items))
     assert sorted(i for i, _ in found) == list(range(len(items)))
-    return [outcome for _, outcome in sorted(found, key=lambda pair: pair[0])]
+    return [result for _, result in sorted(found, key=lambda pair: pair[0])]
 
 
 def said(pool: Pool, items: list[tuple[Any, ...]]) -> list[Any]:
     """What was said of each item, or why nothing was."""
-    return [outcome.failure or outcome.values["said"] for outcome in outcomes(pool, items)]
+    return [result.failure or result.values["said"] for result in results(pool, items)]
 
 
 def works(pool: Pool) -> bool:
     return said(pool, [("echo", i) for i in range(50)]) == list(range(50))
 
 
-# Every command whose outcome is its own affair, and that outcome.
+# Every command whose result is its own affair, and that result.
 MIXED: list[tuple[tuple[Any, ...], Any]] = [
     *[(("echo", i), i) for i in range(200)],
     (("hang",), "timeout"),
@@ -102,7 +102,7 @@ def test_outcomes_depend_on_nothing_but_the_item(made, n_workers, n_maps) -> Non
     found = {}
     for part in (order[i::n_maps] for i in range(n_maps)):
         found.update(zip(part, said(pool, [MIXED[i][0] for i in part]), strict=True))
-    assert [found[i] for i in range(len(MIXED))] == [outcome for _, outcome in MIXED]
+    assert [found[i] for i in range(len(MIXED))] == [result for _, result in MIXED]
     assert works(pool)
 
 
@@ -138,15 +138,15 @@ def test_a_hang_costs_its_deadline_and_nobody_else_anything(made) -> None:
     assert found[-1][0] == 1, "all others were there before it"
     assert found[-1][1].failure == "timeout"
     assert 2.0 <= found[-1][1].seconds < 3.0
-    assert all(outcome.failure is None for i, outcome in found if i != 1)
+    assert all(result.failure is None for i, result in found if i != 1)
 
 
 def test_what_is_behind_a_slow_item_does_not_wait_for_it(made) -> None:
     pool = made(2, 10.0)
     works(pool)
     began, at = time.monotonic(), {}
-    for i, outcome in pool.map([("sleep", 1.5, 0), *[("echo", i) for i in range(1, 100)]]):
-        assert outcome.values == {"said": i}
+    for i, result in pool.map([("sleep", 1.5, 0), *[("echo", i) for i in range(1, 100)]]):
+        assert result.values == {"said": i}
         at[i] = time.monotonic() - began
     assert max(seconds for i, seconds in at.items() if i) < 1.5 <= at[0]
 
@@ -188,9 +188,9 @@ def test_a_worker_that_is_left_fat_is_replaced_and_its_answer_kept(made, after) 
     works(pool)
     items = [("pid",), ("keep", 200), *[("echo", i) for i in range(after)], ("pid",)]
     found: dict[int, Any] = {}
-    for i, outcome in pool.map(items):
+    for i, result in pool.map(items):
         time.sleep(0.3 if i == 0 else 0)  # while it goes on
-        found[i] = outcome.values["said"]
+        found[i] = result.values["said"]
     assert found[0] == found[1] != found[len(items) - 1]
     assert [found[i] for i in range(2, 2 + after)] == list(range(after))
 
@@ -231,8 +231,8 @@ def test_whoever_asks_slowly_gets_the_same(made) -> None:
     pool = made(2, 0.5)
     items = [("length", "x" * 5_000_000), ("large", 5_000_000), ("echo", 2), ("length", "x" * 5_000_000)]
     items += [("large", 5_000_000), ("echo", 5), ("large", 5_000_000), ("echo", 7), ("echo", 8)]
-    for _, outcome in pool.map(items):
-        assert outcome.failure is None
+    for _, result in pool.map(items):
+        assert result.failure is None
         time.sleep(0.8)
 
 
@@ -244,7 +244,7 @@ def test_what_is_fed_behind_an_item_on_its_way_finds_a_worker_that_reads(made) -
     time.sleep(0.8)  # it has read what fits of the first long one
     os.kill(pid, signal.SIGSTOP)
     threading.Timer(0.1, os.kill, (pid, signal.SIGCONT)).start()
-    assert [outcome.failure for _, outcome in found] == [None] * 3
+    assert [result.failure for _, result in found] == [None] * 3
 
 
 def test_threads_other_than_the_main_one_may_ask(made) -> None:
@@ -294,7 +294,7 @@ import sys, time
 from pathlib import Path
 from pipeline.pool import Pool
 pool = Pool("tests.pipeline.children.pool_worker", 2, 600.0, Path(sys.argv[1]))
-for _, outcome in pool.map([("pid",), ("pid",), ("hang",), ("hang",), ("hang",), ("hang",)]):
+for _, result in pool.map([("pid",), ("pid",), ("hang",), ("hang",), ("hang",), ("hang",)]):
     print(*[place.worker.pid for place in pool._places], flush=True)
 """
 
@@ -346,16 +346,16 @@ def test_hostile_text_costs_its_deadline_at_most_and_is_never_right(judges) -> N
     began = time.monotonic()
     pairs = [(gold, found.read(response)) for _, gold, response in rows]
     assert time.monotonic() - began < 0.5 * len(rows), "to read is linear"
-    judged = list(zip(rows, outcomes(judges, pairs), strict=True))
+    judged = list(zip(rows, results(judges, pairs), strict=True))
     assert len(judged) >= 60
-    said = {name: outcome.failure or outcome.values["verdict"] for (name, _, _), outcome in judged}
+    said = {name: result.failure or result.values["verdict"] for (name, _, _), result in judged}
     assert set(said.values()) <= {"wrong", "no_answer", "timeout", "crashed"}, said
-    assert max(outcome.seconds for _, outcome in judged) < SECONDS + 1
+    assert max(result.seconds for _, result in judged) < SECONDS + 1
     assert time.monotonic() - began < len(rows) * (SECONDS + 2)
-    for _, outcome in judged:
-        assert outcome.failure or len(outcome.values["extracted_answer"] or "") <= MAX_EXTRACTED_CHARACTERS
-    after = outcomes(judges, [(gold, found.read(response)) for gold, response in right])
-    assert [outcome.values["verdict"] for outcome in after] == ["correct"] * len(right)
+    for _, result in judged:
+        assert result.failure or len(result.values["extracted_answer"] or "") <= MAX_EXTRACTED_CHARACTERS
+    after = results(judges, [(gold, found.read(response)) for gold, response in right])
+    assert [result.values["verdict"] for result in after] == ["correct"] * len(right)
     assert max(resident(place.worker.pid) for place in [*judges._places, *judges._spares]) < 300 << 20
     assert not list(Path().glob("**/PWNED"))
 
@@ -363,7 +363,7 @@ def test_hostile_text_costs_its_deadline_at_most_and_is_never_right(judges) -> N
 def test_what_asks_for_absurd_memory_at_once_is_no_answer(judges) -> None:
     """math-verify would swallow the MemoryError and find it wrong."""
     answers = [r"\boxed{10^{10.5^{10}} \mod 7}", r"\boxed{3.5^{10^{10}}!}"]
-    assert [outcome.failure for outcome in outcomes(judges, [("7", answer) for answer in answers])] == ["crashed"] * 2
+    assert [result.failure for result in results(judges, [("7", answer) for answer in answers])] == ["crashed"] * 2
 
 
 def test_hostile_text_survives_into_a_table(judges) -> None:

@@ -51,7 +51,7 @@ def test_every_step_says_what_the_rows_say(trained) -> None:
         assert policy.n_draws == saw["n"] == sum(rule.n_draws for rule in step.rules)
         assert (rollouts.n_rollouts, rollouts.n_policies) == (saw["n_rollouts"], saw["n_policies"])
         rules = f"SELECT source, rule, count(*) AS n_draws FROM draws WHERE pass_id = '{policy.pass_id}' GROUP BY ALL"
-        assert {*step.rules} == {lineage.Rule(**row) for row in ask(store, rules)}
+        assert {*step.rules} == {lineage.RuleDraws(**row) for row in ask(store, rules)}
     assert (steps[2].rollouts, steps[2].rules) == ((), ())
 
 

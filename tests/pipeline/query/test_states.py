@@ -210,7 +210,7 @@ def test_a_pass_again_is_the_same_bit_for_bit(archive) -> None:
     ids=["a rollout", "a deviation", "weights"],
 )
 def test_a_pass_that_is_not_what_it_says_is_found_out(archive, table, column, value) -> None:
-    """In one place of the second pass, another rollout (null: the next one's) or deviation; or weights on record that
+    """In one place of the second pass, another rollout (None: the next one's) or deviation; or weights on record that
     training did not make. `reval` goes by no deviation: what it trains is the same."""
 
     def change(rows: pa.Table) -> pa.Table:

@@ -341,7 +341,7 @@ class TestTheCommand:
     ],
 )
 def test_when_a_run_evaluates(tmp_path, monkeypatch, settings, asked) -> None:
-    """At iterations 0 to 7: null not at all, 0 greedily, 3 with so many answers more."""
+    """At iterations 0 to 7: None is not at all, 0 greedily, 3 with so many answers more."""
     found: dict[str, int] = {}
 
     def shards(*words: Any) -> list[Any]:
@@ -389,6 +389,6 @@ def test_a_run_on_several_benchmarks(tmp_path) -> None:
 def test_default_names_are_as_ever(trained) -> None:
     """An archive's `benchmark` of before is that of now: figures of one policy do not fall apart."""
     store = Store(trained.archive)
-    (named,) = prompts.benchmarks(store, recipes.load("arithmetic"))
-    assert named == prompts.Benchmark("arithmetic", "math", "arithmetic/heldout@" + named.name[-6:])
+    (named,) = prompts.evaluation_sets(store, recipes.load("arithmetic"))
+    assert named == prompts.EvaluationSet("arithmetic", "math", "arithmetic/heldout@" + named.name[-6:])
     assert named.name == "arithmetic/heldout@bfaeec"

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import recipes
 from pipeline.archive.store import Store
-from pipeline.children.pool import Outcome, Pool
+from pipeline.children.pool import Pool, Result
 from pipeline.inputs import prompts
 from pipeline.query import db
 from pipeline.recipes.config import Config, Reward
@@ -86,7 +86,7 @@ class TestRescore:
         judged, n_all = list[int](), len(everything(Store(archive)))
         mapped = Pool.map
 
-        def counting(self: Pool, items: list) -> Iterator[tuple[int, Outcome]]:
+        def counting(self: Pool, items: list) -> Iterator[tuple[int, Result]]:
             judged.append(len(items))
             return mapped(self, items)
 
@@ -120,11 +120,11 @@ class TestRescore:
         items = list[tuple[str, str | None]]()
 
         class Counting:
-            def map(self, asked: list) -> Iterator[tuple[int, Outcome]]:
+            def map(self, asked: list) -> Iterator[tuple[int, Result]]:
                 items.extend(asked)
                 values = [judge.judge(*item) for item in asked]
                 for i in reversed(range(len(asked))):
-                    yield i, Outcome(values[i]._asdict(), None, 0.5)
+                    yield i, Result(values[i]._asdict(), None, 0.5)
 
         golds = ["7", "7", "8", "7", "8"]
         responses = [r"long way \boxed{7}", r"\boxed{7} at once", r"\boxed{7}", "no", r"\boxed{8}"]
@@ -407,7 +407,7 @@ def test_what_another_verifier_says_of_a_benchmark_is_another_benchmark(trained)
     """Its answers are evaluated anew; labels, which judge none, leave the usual verifier's."""
     store = Store(trained.archive)
     names = {
-        name: prompts.benchmarks(store, Config(recipe="x", score={"verifier": name}))[0].name
+        name: prompts.evaluation_sets(store, Config(recipe="x", score={"verifier": name}))[0].name
         for name in ("math", "imported", "exact")
     }
     assert names["math"] == names["imported"] != names["exact"]

@@ -1,6 +1,6 @@
-"""Finds a benchmark by what a user calls it: a file, a folder, a source of the archive, a known name or a hub's.
+"""Finds an evaluation set, which users call a benchmark: a file, a folder, a source of the archive, or a known name.
 
-How their rows are written is in `formats/benchmarks.py`.
+How their rows are written is in `formats/published.py`.
 """
 
 import difflib
@@ -13,7 +13,7 @@ from pipeline.archive.store import Store
 from pipeline.exchange import formats
 from pipeline.exchange.formats import names
 from pipeline.exchange.import_prompts import import_prompts
-from pipeline.exchange.imports import Outcome, place, source_name
+from pipeline.exchange.imports import ImportResult, place, source_name
 from pipeline.progress import log
 from pipeline.query import db
 from schemas import UserError, as_name
@@ -34,14 +34,14 @@ _HUB = re.compile(r"([\w.-]+)/([\w.-]+)(?::(.+))?")
 
 @dataclass(frozen=True)
 class Found:
-    """Questions: what their source is called in the archive, and the files they are in; null: the archive has them."""
+    """Questions: what their source is called in the archive, and the files they are in; None: the archive has them."""
 
     source: str
     path: Path | None
 
 
 def find(store: Store | None, named: Sequence[str]) -> list[Found]:
-    """The questions of each name; a null store is an archive that is not there yet. Fetches what is on the hub.
+    """The questions of each name; store None is an archive that is not there yet. Fetches what is on the hub.
 
     Raises:
         UserError: a name is none, the hub does not give it, or its source in the archive is of another file.
@@ -73,7 +73,7 @@ def _find(named: str, heldout: Sequence[str]) -> Found:
 
 
 def on_hub(named: str) -> Found | None:
-    """The questions of a usual name, OWNER/NAME or OWNER/NAME:INSIDE, fetched; null: it is none of these.
+    """The questions of a usual name, OWNER/NAME or OWNER/NAME:INSIDE, fetched; None: it is none of these.
 
     Raises:
         UserError: they cannot be had.
@@ -131,14 +131,14 @@ def bring(archive: str, found: Found) -> None:
         return
     # Where files are of several splits, as their names say, only the held-out ones are the benchmark.
     splits = {names.split(each.name) for each in formats.find(found.path)}
-    outcome = import_prompts(archive, found.path, source=found.source, split=None if len(splits) > 1 else Split.HELDOUT)
-    if not outcome.already:
-        _say(found, outcome)
+    result = import_prompts(archive, found.path, source=found.source, split=None if len(splits) > 1 else Split.HELDOUT)
+    if not result.already:
+        _say(found, result)
 
 
-def _say(found: Found, outcome: Outcome) -> None:
-    log.info("benchmark %s: %d questions of %s", found.source, outcome.n_added, found.path)
-    if outcome.n_rejected:
-        file, line, reason = outcome.rejects[0]
+def _say(found: Found, result: ImportResult) -> None:
+    log.info("benchmark %s: %d questions of %s", found.source, result.n_added, found.path)
+    if result.n_rejected:
+        file, line, reason = result.rejects[0]
         first = f"{place(file, line)}: {reason}"
-        log.info("%d of its rows could not be read, and are in rejects; the first is %s", outcome.n_rejected, first)
+        log.info("%d of its rows could not be read, and are in rejects; the first is %s", result.n_rejected, first)

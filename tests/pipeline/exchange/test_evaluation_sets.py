@@ -1,4 +1,4 @@
-"""Rows of the paper's benchmarks, in the columns in which they are published: the question and its answer.
+"""Rows of the paper's evaluation sets, in the columns in which they are published: the question and its answer.
 
 The questions are made up; two files of real ones are read where they are at hand.
 """
@@ -87,7 +87,7 @@ def test_the_right_answer_is_right_by_default(tmp_path, name) -> None:
     row, right, wrong = ROWS[name]
     ((problem, gold),) = brought(tmp_path, [row], name)
     config = recipes.load("arithmetic", {"evaluate.benchmarks": [name]})
-    (named,) = prompts.benchmarks(Store(tmp_path / "archive"), config)
+    (named,) = prompts.evaluation_sets(Store(tmp_path / "archive"), config)
     judge = verifier(named.verifier)
     assert judge.name == ("multiple_choice" if name == "gpqa" else "math")
     other = next(letter for letter in "ABCD" if letter != gold)

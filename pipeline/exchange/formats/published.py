@@ -1,4 +1,4 @@
-"""Benchmarks with unusual columns: turns these into problem and gold_answer.
+"""Evaluation sets as they are published: turns unusual columns into problem and gold_answer.
 
 Columns as they are on the hub:
 - GPQA (Idavidrein/gpqa, gpqa_diamond.csv): Question, Correct Answer, Incorrect Answer 1 to 3, and much more.
@@ -54,7 +54,7 @@ def _olympiad(row: Values) -> Values:
 
 
 def _joined(answers: str | Sequence[str] | None) -> str | None:
-    """Several right answers, all of which are asked for, as people list them; null: there is none, as of a proof."""
+    """Several right answers, all of which are asked for, as people list them; None: there is none, as of a proof."""
     if answers is None or isinstance(answers, str):
         return answers
     return ", ".join(values.string("final_answer", each).strip().strip("$") for each in answers) or None
