@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,12 @@ def test_a_query_is_used_by_its_wing_or_one_above() -> None:
 def test_queries_have_names_of_their_own() -> None:
     names = [path.name for path in (ROOT / "pipeline").glob("*/sql/*.sql")]
     assert len(names) == len(set(names))
+
+
+def test_no_two_classes_have_the_same_name() -> None:
+    """Whoever meets a name knows what it means, in whatever file."""
+    names = [node.name for path in FILES for node in tree(path).body if isinstance(node, ast.ClassDef)]
+    assert [name for name, n in Counter(names).items() if n > 1] == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "schemas").glob("*.py")), ids=lambda path: path.name)
