@@ -5,7 +5,7 @@ PYTHON := $(shell for p in python3 python3.12 python3.11; do \
 ENGINE := $(shell if ls /dev/nvidia0 >/dev/null 2>&1; then echo cuda; else echo cpu; fi)
 BIN := .venv/bin
 
-.PHONY: iterate test check docs
+.PHONY: iterate test check quick soak docs
 iterate: .venv/installed
 	$(BIN)/reval iterate
 
@@ -16,6 +16,14 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The tests that start no process: tests/quick.py says which these are.
+quick: .venv/installed
+	$(BIN)/pytest -m "not slow"
+
+# Kills a run at fifty random moments and compares what is left with an undisturbed run; half an hour, not part of `test`.
+soak: .venv/installed
+	$(BIN)/python -m benchmarks.soak --kills 50 --folder $$(mktemp -d)
 
 # The pages that follow from the code: commands, settings, tables, tour.
 docs: .venv/installed

@@ -21,6 +21,7 @@ from pipeline.runs.processes import Processes
 from tests.helpers.archives import SUMS, random_model, run_iteration, run_pass
 from tests.helpers.command import QUICK, REVAL, SMALL, environment
 
+pytest_plugins = ["tests.quick"]
 # Two processes run the tests, and theirs as many threads as there are cores each: they would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

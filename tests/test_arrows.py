@@ -125,6 +125,7 @@ def test_names_of_modules_in_strings_exist() -> None:
                 assert there, f"{in_rooms(path)}: {node.value}"
 
 
+@pytest.mark.slow
 def test_help_loads_nothing_heavy() -> None:
     code = f"import sys, flows.cli; sys.exit(bool({HEAVY!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -27,8 +27,9 @@ from tests.helpers.command import invoke
 
 ROOT = Path(__file__).parent.parent
 GENERATED = {"commands.md", "settings.md", "tables.md", "tour.md"}
-PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in GENERATED)]
-LINKED = [*PAGES, ROOT / "reval" / "README.md", ROOT / "benchmarks" / "LOG.md"]
+WRITTEN = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in GENERATED]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md", *WRITTEN]
+LINKED = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "reval" / "README.md", ROOT / "benchmarks" / "LOG.md"]
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -102,6 +103,8 @@ def test_other_commands_are_known() -> None:
             assert words[1] in targets, f"{page}: {words}"
         elif words[:3] == ["prefect", "deployment", "run"]:
             assert f"  - name: {words[3].removeprefix('reval/')}\n" in deployments, f"{page}: {words}"
+        elif words[0] == "python" and words[1].endswith(".py"):
+            assert (ROOT / words[1]).exists(), f"{page}: {words}"
         elif "-m" in words:
             assert importlib.util.find_spec(words[words.index("-m") + 1]), f"{page}: {words}"
         else:
@@ -246,11 +249,22 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_files_named_in_the_text_exist(page: Path) -> None:
-    """Paths of this repository between backticks; the log also names files that are gone."""
+    """Paths of this repository between backticks, NAME being any; the log also names files that are gone."""
     if page.name == "LOG.md":
         return
-    for path in re.findall(r"`((?:benchmarks|docs|flows|pipeline|reval|schemas|tests)/[\w./*-]+)`", page.read_text()):
-        assert list(ROOT.glob(path)), f"{page.name}: {path}"
+    for path in re.findall(
+        r"`((?:benchmarks|docs|examples|flows|pipeline|reval|schemas|tests)/[\w./*-]+)`", page.read_text()
+    ):
+        assert list(ROOT.glob(path.replace("NAME", "*"))), f"{page.name}: {path}"
+
+
+def test_what_is_added_to_is_where_contributing_says() -> None:
+    """`NAMES` in `pipeline/verifiers/__init__.py`: such a name is defined there."""
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+    named = re.findall(r"`(\w+)` in `([\w./]+\.py)`", text)
+    assert len(named) > 10
+    for name, path in named:
+        assert re.search(rf"(class |def |^ *){name}\b *[(:=]", (ROOT / path).read_text(), re.M), f"{path}: {name}"
 
 
 def test_the_front_page_is_one_page() -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from benchmarks.speed import archive, gpu_train, replay, train, verify
 
+pytestmark = pytest.mark.slow
+
 
 def test_archive(tmp_path, capsys) -> None:
     archive.main(["--rows", "300", "--commits", "3", "--train", "0", "--folder", str(tmp_path)])

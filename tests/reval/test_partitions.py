@@ -18,6 +18,7 @@ from schemas import UserError
 from tests.helpers.command import environment
 from tests.helpers.passes import N, prepare, settings, weights
 
+pytestmark = pytest.mark.slow
 ONE_UPDATE = [list(range(N))]
 TWO_UPDATES = [list(range(N)), [3, 1, 4, 5, 9, 2, 6]]
 

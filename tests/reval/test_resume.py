@@ -22,6 +22,7 @@ from schemas import UserError
 from tests.helpers.command import environment
 from tests.helpers.passes import N, prepare, settings, weights
 
+pytestmark = pytest.mark.slow
 N_UPDATES, N_KILLS = 60, 10
 
 

@@ -192,6 +192,7 @@ def test_two_runs_at_once_do_each_other_no_harm(trained, archive) -> None:
     assert "whole" in invoke("check", "-a", str(archive)).stdout
 
 
+@pytest.mark.slow
 def test_many_appends_at_once_are_all_there_once(tmp_path) -> None:
     """Ten processes, a commit a row. `benchmarks/speed/appends.py` does 2,000 of them."""
     assert appends(str(tmp_path / "archive"), 10, 20) > 0

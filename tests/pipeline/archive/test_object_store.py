@@ -31,6 +31,7 @@ from schemas import TABLES, UserError
 from tests.helpers.command import environment, invoke, refused, reval
 from tests.helpers.runs import open_run
 
+pytestmark = pytest.mark.slow
 BUCKET = "archives"
 
 

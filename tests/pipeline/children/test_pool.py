@@ -25,6 +25,7 @@ from schemas import UserError
 from tests.helpers.command import environment
 from tests.pipeline.verifiers.hostile import CODE, TEXT, share
 
+pytestmark = pytest.mark.slow
 SECONDS = 1.0
 Made = Callable[..., Pool]
 

@@ -13,6 +13,7 @@ from reval.trainer import Trainer
 from schemas import UserError
 from tests.helpers.archives import random_model
 
+pytestmark = pytest.mark.slow
 PROMPTS = [[4, 5, 13, 6, 7, 15], [8, 9, 14, 10], [11, 12, 13, 3, 3, 15, 18]]
 EOS = 1
 NAMES = {"policy_id": "p", "run_id": "r", "iteration": 1}

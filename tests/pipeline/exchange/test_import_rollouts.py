@@ -70,6 +70,7 @@ def gsm8k(tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path, gsm8k) -> None:
     """With no flag, questions and rollouts come in, and accuracy per policy is that of the labels."""
     out = reval("import", "prompts", "gsm8k/test.jsonl", cwd=tmp_path).stdout
@@ -91,6 +92,7 @@ def test_the_commands(tmp_path, gsm8k) -> None:
     assert "example_model_solutions" in reval("sql", "SELECT import_id FROM imports", cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_bad_rows_are_reported_and_good_ones_kept(tmp_path) -> None:
     good = [{"question": f"q{i}", "answer": str(i)} for i in range(3)]
     lines(tmp_path / "mixed.jsonl", good[0], b"{\n", good[1], {"question": "q"}, {"answer": "1"}, good[2])
@@ -185,6 +187,7 @@ class TestPrompts:
         assert ask(tmp_path, "SELECT n_added, n_known, n_rejected FROM imports ORDER BY 1") == [(1, 5, 0), (5, 1, 0)]
 
 
+@pytest.mark.slow
 def test_where_it_is_killed_makes_no_difference(tmp_path, monkeypatch) -> None:
     """Killed before any one of its commits, and run again: the same archive as of an import that was left alone."""
     monkeypatch.setattr(imports, "SHARD_ROWS", 5)
@@ -301,6 +304,7 @@ class TestRollouts:
         assert "token id 10000 is none of tokenizer" in found.rejects[0][2]
         assert ask(tmp_path, "SELECT response_text FROM responses") == [(" 4",)]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["ids", "text"])
     def test_retrain_on_imported_rollouts(self, tmp_path, kind) -> None:
         """Rollouts of a policy that is known by name only, with their labels, train one that reads the same tokens."""
@@ -380,6 +384,7 @@ class TestSources:
             tmp_path / "archive", lines(tmp_path / f"{split}.jsonl", *rows), source=f"sums-{split}", split=split
         )
 
+    @pytest.mark.slow
     def test_iterate_takes_its_questions_from_an_import(self, tmp_path) -> None:
         base = str(random_model(tmp_path / "base", 1))
         for split in Split:

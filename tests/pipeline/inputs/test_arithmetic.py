@@ -2,6 +2,7 @@
 
 import doctest
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -39,6 +40,7 @@ def test_the_tokenizer_is_one_token_a_character_and_back() -> None:
             assert tokenizer.decode([*ids, tokenizer.eos_token_id], skip_special_tokens=True) == text
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(arithmetic, "CHECK_EVERY", 2)
     monkeypatch.setattr(arithmetic, "N_CHECKED", 20)

@@ -151,6 +151,7 @@ def test_elsewhere(planted) -> None:
     assert tree("egg", *where)[-1].endswith("the parents go in a circle")
 
 
+@pytest.mark.slow
 def test_nothing_is_cut_or_coloured_in_a_pipe(planted, tmp_path) -> None:
     """As the command prints it where a terminal would be 80 columns wide."""
     env = {**environment(tmp_path), "COLUMNS": "80", "TERM": "xterm-256color"}

@@ -329,6 +329,7 @@ def test_figures_measured_in_an_archive(trained) -> None:
     assert other == costs.Measured()
 
 
+@pytest.mark.slow
 def test_it_needs_no_torch_and_makes_no_archive(tmp_path) -> None:
     code = "import sys; from flows.cli import app; app(['plan'], standalone_mode=False); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(tmp_path)).returncode == 0

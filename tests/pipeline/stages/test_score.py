@@ -169,6 +169,7 @@ class TestRescore:
 
 
 class TestReports:
+    @pytest.mark.slow
     def test_gold_answers_that_cannot_be_read_are_named_by_file_and_line(self, tmp_path) -> None:
         file = tmp_path / "q.jsonl"
         rows = [("1+1=", "2", "2"), ("a?", "???", "2"), ("2+2=", "4", r"\boxed{5}")]
@@ -443,6 +444,7 @@ def judge(gold_answer, response):
         yield tmp_path
         verifier.cache_clear()
 
+    @pytest.mark.slow
     def test_it_is_called_in_the_pool(self, here) -> None:
         judge = verifier("python:mine.rewards:judge")
         responses = ["7", "8", "none", "half", "word", "loop", "boom", "exit", "nan", "7"]

@@ -77,6 +77,7 @@ def test_verdicts_depend_on_nothing_judged_before() -> None:
     assert [again[i] for i in range(len(rows))] == first
 
 
+@pytest.mark.slow
 def test_verdicts_do_not_depend_on_the_hash_seed() -> None:
     code = (
         "from tests.pipeline.verifiers.test_verifiers import *\n"

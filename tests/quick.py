@@ -1,0 +1,36 @@
+"""What is quick and what is slow: `make quick` runs tests without the mark `slow`, which start no process.
+
+A test is slow if it lies in tests/whole, if a fixture of it starts processes, or if it says so: `@pytest.mark.slow`, or
+`pytestmark = pytest.mark.slow` for a file. Say so where a test starts a process itself or takes seconds. A test that is
+not marked and starts a process fails, in every run.
+"""
+
+import subprocess
+from collections.abc import Generator
+from typing import Any, NoReturn
+
+import pytest
+
+# Fixtures of conftest.py that start an engine, a trainer or a Prefect server; others stand on these.
+STARTING = {"children", "served"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: starts a process, or takes seconds; `make quick` leaves it out")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if "whole" in item.path.parts or STARTING & set(getattr(item, "fixturenames", ())):
+        item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("slow") is None:
+            patch.setattr(subprocess.Popen, "__init__", _refuse)
+        return (yield)
+
+
+def _refuse(self: subprocess.Popen, args: Any, *more: Any, **how: Any) -> NoReturn:
+    raise AssertionError(f"a test that starts a process is marked slow (tests/quick.py); it would start {args}")
