@@ -45,7 +45,7 @@ class Trajectories:
         nobody_says = torch.full_like(self.reward_B, torch.nan)
         self.deviation_B = column(draws, "deviation") if "deviation" in draws.column_names else nobody_says
         if self.settings.objective == "grpo" and self.deviation_B.isnan().any():
-            raise UserError("objective grpo: these draws, of reval 0.4 or before, have no deviation of their groups")
+            raise UserError("objective grpo: draws.parquet has no deviation of the rewards of each row's group")
         table = self.rollouts.table
         self.ref_logp_sum_B = column(table, "ref_logprob_sum")[self.row_B]
         self.ref_value_B = column(table, "ref_value")[self.row_B]

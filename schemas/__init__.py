@@ -8,10 +8,11 @@ from schemas.conform import SchemaError, conform
 from schemas.errors import Failure, UserError
 from schemas.ids import as_name, check_name, digest
 from schemas.table import Column, Table
-from schemas.tables import ARCHIVE_FORMAT, READABLE_SINCE, TABLES
+from schemas.tables import ARCHIVE_FORMAT, OLDEST_READ, READABLE_SINCE, TABLES
 
 __all__ = [
     "ARCHIVE_FORMAT",
+    "OLDEST_READ",
     "READABLE_SINCE",
     "TABLES",
     "Column",

@@ -4,8 +4,7 @@ from schemas import enums
 from schemas.table import FLOAT, INT, TEXT, Table
 from schemas.table import Column as C
 
-# What null means in several columns.
-BEFORE = "made by reval 0.4 or before"
+# What null means in two columns.
 WAITED = "it made no update: there was too little to draw"
 
 PASS_TABLES = (
@@ -18,15 +17,8 @@ PASS_TABLES = (
             C("reference_id", TEXT, "The policy that is the reference."),
             C("ref_logprob_sum", FLOAT, "Sum over response tokens of log pi_ref, in nats, temperature 1."),
             C("ref_value", FLOAT, "V_ref(s1): logsumexp of the logits at the last prompt position, in nats."),
-            C("pass_id", TEXT, "The pass it was computed for.", null="by `reval check --repair`, or by reval 0.2"),
-            C(
-                "precision",
-                TEXT,
-                "What it was computed in.",
-                null="made by reval 0.4 or before: float32",
-                enum=enums.Precision,
-                null_is=enums.Precision.FLOAT32,
-            ),
+            C("pass_id", TEXT, "The pass it was computed for.", null="computed by `reval check --repair`"),
+            C("precision", TEXT, "What it was computed in.", enum=enums.Precision),
         ),
         version=3,
     ),
@@ -44,12 +36,11 @@ PASS_TABLES = (
             C("weight", FLOAT, "Factor on its loss; 1 where the rule draws without bias."),
             C("reward", FLOAT, "Its reward at the pass's snapshot, by the recipe's section reward."),
             C("baseline", FLOAT, "What is subtracted from the reward to make the target; 0 for raw."),
-            C("rule", TEXT, "The draw rule that took it; fresh: it is of the newest batch.", null="made by reval 0.2"),
+            C("rule", TEXT, "The draw rule that took it; fresh: it is of the newest batch."),
             C(
                 "deviation",
                 FLOAT,
                 "Standard deviation (n - 1) of the rewards of its group, which grpo divides by; 0 for a group of one.",
-                null=BEFORE,
             ),
         ),
         version=3,
@@ -71,12 +62,7 @@ PASS_TABLES = (
             ),
             C("log_ratio", FLOAT, "Sum over response tokens of log pi_theta - log pi_ref, in nats."),
             C("target", FLOAT, "(reward - baseline) / beta, in nats."),
-            C(
-                "entropy",
-                FLOAT,
-                "Mean over its response tokens of the policy's entropy there, in nats.",
-                null=BEFORE,
-            ),
+            C("entropy", FLOAT, "Mean over its response tokens of the policy's entropy there, in nats."),
             C("clipped_share", FLOAT, "Part of its response tokens whose ratio was clipped.", null="nothing clips them"),
         ),
         version=2,
@@ -84,7 +70,7 @@ PASS_TABLES = (
     ),
     Table(
         "steps",
-        "One optimizer step of a pass. Archives of reval 0.4 and before have none for their passes.",
+        "One optimizer step of a pass.",
         ("pass_id", "update"),
         (
             C("pass_id", TEXT, "The training pass."),
@@ -122,14 +108,9 @@ PASS_TABLES = (
             C("snapshot_id", TEXT, "The snapshot its draws were made from."),
             C("objective", TEXT, "The loss."),
             C("config", TEXT, "The settings of its run, as JSON."),
-            C("verifier_id", TEXT, "The verifier whose verdicts it drew from.", null="made by reval 0.3 or before"),
-            C(
-                "micro_batch_tokens",
-                INT,
-                "Tokens in one forward pass: it decides the rounding.",
-                null="made by reval 0.1",
-            ),
-            C("batching", TEXT, "How rows were put together.", enum=enums.Batching, null="reval 0.4 or before: padded"),
+            C("verifier_id", TEXT, "The verifier whose verdicts it drew from."),
+            C("micro_batch_tokens", INT, "Tokens in one forward pass: it decides the rounding."),
+            C("batching", TEXT, "How rows were put together.", enum=enums.Batching),
             C("n_updates", INT, "Optimizer steps."),
             C("n_draws", INT, "Rows trained on, over all updates."),
             C("n_tokens", INT, "Prompt and response tokens trained on, over all updates."),

@@ -12,17 +12,13 @@ TEXT, INT, FLOAT = pa.string(), pa.int64(), pa.float64()
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `null` says what null means; a column without it never holds null.
-
-    A column that became part of its table's key later may hold null: it counts as the value `null_is`.
-    """
+    """One column. `null` says what null means; a column without it never holds null."""
 
     name: str
     type: pa.DataType
     doc: str
     null: str | None = None
     enum: type[Word] | None = None
-    null_is: str | None = None
 
     @property
     def comment(self) -> str:

@@ -11,11 +11,13 @@ from schemas.pass_tables import PASS_TABLES
 from schemas.table import FLOAT, INT, TEXT, Table
 from schemas.table import Column as C
 
-# Raised when an archive of before can no longer be read at all. A nullable column more, or a column that may now be
-# null, is a table's `version` instead, and old archives take it on when they are opened.
+# Raised when an archive can no longer be read by adding columns. A new nullable column, or a column that may be null from
+# now on, raises a table's `version` instead; an older archive gets it when it is opened.
 ARCHIVE_FORMAT = 1
-# The first reval that reads what this one writes: what an older one tells its user to install.
+# The first reval that reads what this one writes: what an older one tells its user to install. Raise it with a version.
 READABLE_SINCE = "0.6.0"
+# The oldest archives that this one reads: those whose marker names this or a later reval as the first to read them.
+OLDEST_READ = "0.6.0"
 
 TOKENS = pa.list_(pa.int32())
 LOGPROBS = pa.list_(pa.float32())
@@ -195,7 +197,7 @@ _TABLES = (
                 "Seconds the check took; 0 if the same answer to the same gold answer was checked beside it.",
                 null="it came with an imported file",
             ),
-            C("iteration", INT, "The rollout's iteration, as in trajectories.", null="made by reval 0.2 or before"),
+            C("iteration", INT, "The rollout's iteration, as in trajectories."),
         ),
         version=3,
         span="iteration",
@@ -221,7 +223,7 @@ _TABLES = (
                 "extracted_answer",
                 TEXT,
                 "The answer as read from the text, cut at 1,000 characters.",
-                null="none was read, or made by reval 0.5 or before",
+                null="none was read",
             ),
         ),
         version=2,
@@ -248,7 +250,7 @@ _TABLES = (
                 "Delta version of every table.",
                 null="its state is not kept here: it came with an import",
             ),
-            C("n_rows", COUNTS, "Rows of every table in that state.", null="made by reval 0.1"),
+            C("n_rows", COUNTS, "Rows of every table in that state."),
         ),
         version=2,
     ),

@@ -105,8 +105,7 @@ def _rules(rules: "tuple[RuleDraws, ...]") -> str:
     by_source, by_rule = dict[str, int](), dict[str, int]()
     for row in rules:
         by_source[row.source] = by_source.get(row.source, 0) + row.n_draws
-        name = row.rule or "not recorded"
-        by_rule[name] = by_rule.get(name, 0) + row.n_draws
+        by_rule[row.rule] = by_rule.get(row.rule, 0) + row.n_draws
     sources = f"{by_source.get('fresh', 0):,} fresh, {by_source.get('replay', 0):,} replayed"
     return f"{sources}; by rule: {', '.join(f'{name} {n:,}' for name, n in by_rule.items())}"
 

@@ -30,7 +30,7 @@ def is_newest(files: Files, table: str, version: int) -> bool:
 
 
 def named(files: Files, table: str) -> dict[str, int | None]:
-    """Every file that a commit added or removed, with its CRC-32; None: reval 0.1 noted none."""
+    """Every file that a commit added or removed, with its CRC-32; None: its commit noted none, being another tool's."""
     found: dict[str, int | None] = {}
     for action in _actions(files, table):
         for kind in ("add", "remove"):

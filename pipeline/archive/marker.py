@@ -1,9 +1,15 @@
-"""The archive's marker file: its tables and their versions; decides what to do with older and newer archives."""
+"""The archive's marker file: its tables and their versions; decides what to do with older and newer archives.
+
+An older archive is read: `Store` adds the columns it lacks. One of a newer reval is refused, and so is one from before
+`OLDEST_READ`.
+"""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
-from schemas import ARCHIVE_FORMAT, READABLE_SINCE, TABLES, UserError
+from schemas import ARCHIVE_FORMAT, OLDEST_READ, READABLE_SINCE, TABLES, UserError
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,7 @@ class Marker:
 
     @property
     def outdated(self) -> list[str]:
-        """Tables that this reval has in a newer version, or at all."""
+        """Tables that this reval has in a newer version, or that the archive does not have."""
         return [name for name, table in TABLES.items() if self.tables.get(name, 0) < table.version]
 
 
@@ -26,31 +32,51 @@ def parse(root: str, content: bytes | None, *, exists: bool) -> Marker:
     """The marker of the archive at `root`.
 
     Raises:
-        UserError: there is none, it is damaged, or it is of a reval newer than this one.
+        UserError: there is none, it is damaged, or its archive is of a newer reval than this one or too old for it.
     """
     if content is None:
         what = "is not an archive (no reval.json in it)" if exists else "does not exist"
         raise UserError(f"archive {root} {what}; make one with `reval init --archive {root}`")
     try:
         found = json.loads(content)
-        newest, tables = int(found["format"]), {str(k): int(v) for k, v in found.get("tables", FIRST).items()}
-        needs = f"reval {found['readable_since']}" if "readable_since" in found else "a newer one"
+        since = found.get("readable_since", "0.1")  # which noted none
+        tables = {str(name): int(number) for name, number in found.get("tables", {}).items()}
+        check_readable(f"archive {root}", int(found["format"]), ARCHIVE_FORMAT, since, tables)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"archive {root}: reval.json is damaged; it should read {Marker().dump().decode()!r}") from None
-    strange = [name for name in tables if name not in TABLES or tables[name] > TABLES[name].version]
-    if newest > ARCHIVE_FORMAT or strange:
-        what = f"format {newest}" if newest > ARCHIVE_FORMAT else f"table {strange[0]} version {tables[strange[0]]}"
-        raise UserError(
-            f"archive {root} has {what}: it was written by a newer reval than this {_version()}; it needs {needs}"
-        )
     return Marker(tables)
 
 
-# What reval 0.1 made; its marker said no more than the format.
-FIRST = dict.fromkeys([name for name in TABLES if name not in ("steps", "labels", "imports", "rejects")], 1)
+def check_readable(what: str, number: int, known: int, readable_since: str, tables: Mapping[str, int]) -> None:
+    """Refuses an archive or an export that this reval cannot read.
+
+    Args:
+        what: what the message calls it.
+        number: of its format.
+        known: the newest format that this reval reads.
+        readable_since: the first reval that reads it, as the one that wrote it noted.
+        tables: the version of each of its tables.
+
+    Raises:
+        UserError: it is of a newer reval than this one, or too old for it.
+        ValueError: `readable_since` is not a version.
+    """
+    is_too_old = _numbers(readable_since) < _numbers(OLDEST_READ)
+    newer = [f"format {number}"] if number > known else []
+    for name, of_table in tables.items():
+        if name not in TABLES or of_table > TABLES[name].version:
+            newer.append(f"table {name} version {of_table}")
+    this = version("reval")
+    if newer:
+        raise UserError(
+            f"{what} has {newer[0]}: it was written by a newer reval than this {this}; it needs reval {readable_since}"
+        )
+    if is_too_old:
+        raise UserError(
+            f"{what} is of a reval before {OLDEST_READ}, which this {this} does not read; "
+            "write its rollouts to a file with the reval that made it, and `reval import` that file"
+        )
 
 
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("reval")
+def _numbers(words: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in words.split("."))

@@ -47,14 +47,14 @@ class Store:
     """Handles on the tables of one archive. Cheap to make; holds no open files."""
 
     def __init__(self, root: str | Path, options: Mapping[str, str] | None = None) -> None:
-        """Opens an existing archive; one of an older reval first takes on the columns added since, and says so.
+        """Opens an existing archive; one of an older reval first gets the columns added since, and says so.
 
         Args:
             root: a folder, or the URL of one in an object store.
             options: Delta's storage options, on top of what the environment says.
 
         Raises:
-            UserError: `root` is not an archive, or was written by a newer reval.
+            UserError: `root` is not an archive, or was written by a newer reval or by one too old to be read.
         """
         self.files = files_at(root, options)
         self.layout = Layout(self.files.uri, self.files.local)

@@ -137,7 +137,7 @@ def _names(connection: duckdb.DuckDBPyConnection, state: versions.State) -> pa.T
     """The snapshots up to a state, as names: what versions their tables had means nothing elsewhere."""
     rows = connection.sql("SELECT * FROM snapshots ORDER BY created_at, snapshot_id").to_arrow_table().to_pylist()
     kept = [
-        {**row, "versions": None, "n_rows": list(dict(row["n_rows"]).items()) if row["n_rows"] is not None else None}
+        {**row, "versions": None}
         for row in rows
         if row["versions"] is None or all(state.versions.get(name, 0) >= v for name, v in dict(row["versions"]).items())
     ]

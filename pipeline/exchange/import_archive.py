@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.archive.layout import tombstone
+from pipeline.archive.marker import check_readable
 from pipeline.archive.parquet import read_parquet
 from pipeline.archive.store import NAMES, Store
 from pipeline.archive.weights import PRUNING
@@ -39,16 +40,14 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of an export, after every file was compared with it.
 
     Raises:
-        UserError: it is damaged, of a newer reval, or a file is not as it was exported.
+        UserError: it is damaged, of a newer reval or too old, or a file is not as it was exported.
     """
     try:
         found = json.loads((folder / MANIFEST).read_text())
         manifest = Manifest(**{**found, "files": [File(**file) for file in found["files"]]})
+        check_readable(str(folder), manifest.export_format, EXPORT_FORMAT, manifest.readable_since, manifest.tables)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{folder / MANIFEST} is not what `reval export` writes: {error}") from None
-    strange = [name for name, version in manifest.tables.items() if name not in TABLES or version > TABLES[name].version]
-    if manifest.export_format > EXPORT_FORMAT or strange:
-        raise UserError(f"{folder} was exported by a newer reval; it needs reval {manifest.readable_since}")
     with bar("check the export") as progress:
         for n_done, file in enumerate(manifest.files):
             progress(n_done, len(manifest.files))

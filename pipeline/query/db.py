@@ -145,17 +145,13 @@ def sql_type(kind: pa.DataType) -> str:
 
 
 def key(name: str, of: str = "") -> list[str]:
-    """SQL for each column of a table's key; a null that counts as a value is that value.
+    """SQL for each column of a table's key.
 
     Args:
         of: the relation whose columns they are, where there are several.
     """
-    columns = {column.name: column for column in TABLES[name].columns}
-    found = []
-    for column in map(columns.__getitem__, TABLES[name].key):
-        word = f'{of}."{column.name}"' if of else f'"{column.name}"'
-        found.append(word if column.null_is is None else f"coalesce({word}, {_quoted(column.null_is)})")
-    return found
+    prefix = f"{of}." if of else ""
+    return [f'{prefix}"{column}"' for column in TABLES[name].key]
 
 
 def key_text(name: str, of: str = "") -> str:

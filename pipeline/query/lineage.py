@@ -56,10 +56,10 @@ class DrawnRollouts:
 
 @dataclass(frozen=True)
 class RuleDraws:
-    """Draws of one source by one rule; None: made by a reval that did not record it."""
+    """Draws of one source by one rule."""
 
     source: str
-    rule: str | None
+    rule: str
     n_draws: int
 
 

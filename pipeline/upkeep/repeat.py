@@ -2,21 +2,18 @@
 
 import shutil
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.archive.store import Store
 from pipeline.query import db
-from pipeline.query import states as versions
 from pipeline.recipes.config import recorded
 from pipeline.runs.processes import Processes
 from pipeline.runs.run import Run
 from pipeline.stages.draw import drawn
 from pipeline.stages.train import run_pass
 from schemas import UserError
-from schemas.enums import Batching
 
 COLUMNS = ("update", "slot", "trajectory_id", "weight", "reward", "baseline", "deviation")
 
@@ -49,13 +46,10 @@ def repeat(store: Store, pass_id: str, *, verbose: bool = False) -> Repeated:
         raise UserError(f'pass {pass_id!r} is not in the archive; `reval sql "SELECT pass_id FROM passes"` lists them')
     row = found[0]
     config = recorded(row["recipe"], row["config"])
-    how: dict[str, Any] = {"batching": row["batching"] or Batching.PADDED}
-    if row["micro_batch_tokens"] is not None:
-        how["micro_batch_tokens"] = row["micro_batch_tokens"]
-    config = config.model_copy(update={"runtime": config.runtime.model_copy(update=how)})
+    how = {name: row[name] for name in ("batching", "micro_batch_tokens")}
     # Under the verifier it drew from then, whatever version is here now.
-    verifier_id = row["verifier_id"] or _judge_then(store, config.score.verifier, row["snapshot_id"])
-    config = config.model_copy(update={"score": config.score.model_copy(update={"verifier": verifier_id})})
+    score = config.score.model_copy(update={"verifier": row["verifier_id"]})
+    config = config.model_copy(update={"runtime": config.runtime.model_copy(update=how), "score": score})
     processes = Processes(config, store, verbose=verbose)
     run = Run(row["run_id"], row["flow"], config, store, row["base_policy_id"], processes)
     folder = store.layout.scratch(f"repeat-{pass_id}")
@@ -67,7 +61,7 @@ def repeat(store: Store, pass_id: str, *, verbose: bool = False) -> Repeated:
                 "`reval check` says what is lost"
             )
         again = drawn(run, row["iteration"]).select(COLUMNS)
-        n_equal = sum(_same(*rows) for rows in zip(again.to_pylist(), stored.to_pylist(), strict=False))
+        n_equal = sum(a == b for a, b in zip(again.to_pylist(), stored.to_pylist(), strict=False))
         result = run_pass(run, row["iteration"], folder, folder / "policy", folder / "moments.safetensors")
         residuals = pq.read_table(folder / "updates.parquet").sort_by([("update", "ascending"), ("slot", "ascending")])
         gaps = pc.abs(pc.subtract(residuals["residual"], updates["residual"]))
@@ -76,15 +70,3 @@ def repeat(store: Store, pass_id: str, *, verbose: bool = False) -> Repeated:
         shutil.rmtree(folder, ignore_errors=True)
     same = result["weights_digest"] == row["weights_digest"]
     return Repeated(max(len(again), len(stored)), n_equal, same, pc.max(gaps).as_py() or 0.0)
-
-
-def _same(again: dict[str, Any], stored: dict[str, Any]) -> bool:
-    """Whether a draw is the one on record, as far as that goes: a null there was not recorded yet."""
-    return all(again[name] == value for name, value in stored.items() if value is not None)
-
-
-def _judge_then(store: Store, verifier: str, snapshot_id: str) -> str:
-    """The verifier that a pass which does not say drew from: the last version of its recipe's there was."""
-    state = versions.resolve(store, snapshot_id).versions
-    found = db.rows(db.connect(store, state, only=db.sql("judge_then")), "judge_then", verifier=verifier)
-    return found["verifier_id"][0].as_py() if len(found) else verifier

@@ -15,7 +15,7 @@ SELECT
     c.stage, c.run_id, c.iteration, l.labels,
     CASE
         WHEN NOT c.kept THEN 'came with an import'
-        WHEN c.n_rows IS NOT NULL THEN array_to_string(list_transform(
+        ELSE array_to_string(list_transform(
             list_filter(map_entries(c.n_rows), lambda e: e.value > coalesce(c.before[e.key], 0)),
             lambda e: e.key || ' +' || (e.value - coalesce(c.before[e.key], 0))
         ), ', ')

@@ -22,6 +22,6 @@ WHERE coalesce(s.worth, v.reward) IS NOT NULL
     AND t.n_response_tokens > 0
     AND coalesce(t.tokenizer_digest, p.tokenizer_digest) = $tokenizer_digest
     AND t.iteration >= $since
-    AND (v.iteration >= $since OR v.iteration IS NULL)
+    AND v.iteration >= $since
     AND (len($runs) = 0 OR list_contains($runs, t.run_id))
     AND (len($policies) = 0 OR list_contains($policies, t.policy_id))

@@ -4,5 +4,5 @@ SELECT f.trajectory_id, t.prompt_id, t.temperature, f.ref_logprob_sum, f.ref_val
 FROM "references" f
 SEMI JOIN (SELECT trajectory_id FROM draws WHERE pass_id = $pass_id) d USING (trajectory_id)
 JOIN trajectories t USING (trajectory_id)
-WHERE f.reference_id = coalesce($reference_id::VARCHAR, t.policy_id) AND coalesce(f.precision, 'float32') = $precision
+WHERE f.reference_id = coalesce($reference_id::VARCHAR, t.policy_id) AND f.precision = $precision
 ORDER BY f.trajectory_id

@@ -14,5 +14,5 @@ SEMI JOIN wanted USING (trajectory_id)
 ANTI JOIN "references" f
     ON f.trajectory_id = t.trajectory_id
     AND f.reference_id = coalesce($reference_id::VARCHAR, t.policy_id)
-    AND coalesce(f.precision, 'float32') = $precision
+    AND f.precision = $precision
 ORDER BY reference_id, t.trajectory_id

@@ -131,7 +131,13 @@ def test_other_readers_see_ordinary_delta_tables(store) -> None:
         (lambda root: None, "does not exist"),
         (lambda root: root.mkdir(), "is not an archive"),
         (lambda root: (root.mkdir(), (root / "reval.json").write_text("{")), "damaged"),
-        (lambda root: (root.mkdir(), (root / "reval.json").write_text(json.dumps({"format": 99}))), "newer reval"),
+        (
+            lambda root: (
+                root.mkdir(),
+                (root / "reval.json").write_text(json.dumps({"format": 99, "readable_since": "9.0.0"})),
+            ),
+            "newer reval",
+        ),
     ],
 )
 def test_what_is_not_an_archive_is_refused_and_left_alone(tmp_path, prepare, words) -> None:

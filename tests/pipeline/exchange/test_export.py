@@ -1,10 +1,8 @@
 """What `reval export` wrote comes back row for row, once, and never over something else of the same name."""
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from pipeline.archive.store import Store
@@ -32,27 +30,6 @@ def test_an_archive_goes_out_and_comes_back(trained, exported, tmp_path, monkeyp
     assert "whole" in invoke("check", *where).stdout
     n = sum(db.connect(Store(trained.archive)).execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in TABLES)
     assert invoke("import", str(exported), *where).stdout == f"{exported}: 0 rows added, {n:,} known\n"
-
-
-def test_an_export_of_before_a_column_was_added_comes_in(trained, exported, tmp_path) -> None:
-    """With null in it, as an archive of then takes it on; also where the column is part of the key. Once, like any other."""
-    manifest = json.loads((exported / "manifest.json").read_text())
-    for name, column in (("passes", "micro_batch_tokens"), ("references", "precision")):
-        for path in (exported / name).iterdir():
-            pq.write_table(pq.read_table(path).drop_columns([column]), path)
-        manifest["tables"][name] -= 1
-    for file in manifest["files"]:
-        file["sha256"] = import_archive.sha256(exported / file["path"])
-    (exported / "manifest.json").write_text(json.dumps(manifest))
-    invoke("import", str(exported), "-a", str(tmp_path / "copy"))
-    query = "SELECT * REPLACE (NULL AS micro_batch_tokens) FROM passes ORDER BY pass_id"
-    expected = db.connect(Store(trained.archive)).execute(query).fetchall()
-    found = db.connect(Store(tmp_path / "copy")).execute("SELECT * FROM passes ORDER BY pass_id").fetchall()
-    assert len(found) == 3
-    assert found == expected
-    assert ": 0 rows added, " in invoke("import", str(exported), "-a", str(tmp_path / "copy")).stdout
-    assert db.connect(Store(tmp_path / "copy")).execute('SELECT count(precision) FROM "references"').fetchone() == (0,)
-    assert invoke("diff", "now", "now", "-a", str(tmp_path / "copy")).stdout.endswith("equal\n")
 
 
 def test_another_thing_of_the_same_name_is_refused(archive, exported) -> None:

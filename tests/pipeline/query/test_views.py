@@ -183,7 +183,7 @@ def test_what_a_given_update_saw(store) -> None:
 def test_what_the_steps_of_a_pass_were_like(store) -> None:
     """Of demo's two steps one was clipped, 2.5 being above 1; 800 tokens in 8 seconds, 100 more of padding; and as much of
     the device was used as (.5 * 2 + .1 * 6) / 8. Squares of its residuals .5, -1.5, 1, -.25 and .75 are 4.125 in all,
-    of again's 2, -3 and 4 they are 29. `again` is of reval 0.4, which had no steps."""
+    of again's 2, -3 and 4 they are 29. `again` has no steps, so what they would say is null."""
     found = {row[0]: row[1:] for row in ask(store, "SELECT pass_id, * EXCLUDE (pass_id) FROM training")}
     rms = pytest.approx(math.sqrt(4.125 / 5))
     share = pytest.approx(100 / 900)

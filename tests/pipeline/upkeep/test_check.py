@@ -141,9 +141,9 @@ def steps_add_up(store: Store) -> list[tuple[str, str]]:
     n_tokens = "SELECT n_tokens FROM passes WHERE pass_id = 'again-0001'"
     (n,) = db.connect(store).execute(n_tokens).fetchone()
     more(store, "steps", pass_id="again-0001", update=7, n_trajectories=3, n_tokens=5)
-    for name, batching in (("stepless", "packed"), ("of reval 0.4", None)):
-        more(store, "passes", pass_id=name, batching=batching)
-        more(store, "draws", pass_id=name)
+    more(store, "passes", pass_id="stepless")
+    more(store, "draws", pass_id="stepless")
+    more(store, "draws", pass_id="unfinished")
     return [
         ("again-0001", f"says {n} tokens and its steps {n + 5}"),
         ("again-0001/7", "a step of 3 for 0 draws"),

@@ -12,7 +12,7 @@
 --   padding_share                 part of the computed tokens that only filled batches up
 --   peak_memory_bytes             the largest of its steps
 --   flop_utilisation              mean over its steps, weighted by seconds; null: on a CPU, or a GPU whose peak is not known
--- What steps say is null for passes of reval 0.4 and before, which have none; so it is, with the rest, where none was made.
+-- All but the first three are null for a pass that made no update.
 WITH stepped AS (
     SELECT
         s.pass_id,

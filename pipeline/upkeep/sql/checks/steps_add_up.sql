@@ -1,13 +1,10 @@
 -- One row per update of a pass that has no step, or a step of other than its draws, and per pass whose steps have not as many
--- tokens as it says. No order. Of passes that say how rows were put together: reval 0.4 and before wrote neither.
-WITH recent AS (
-    SELECT pass_id, n_tokens FROM passes WHERE batching IS NOT NULL
-),
-drawn AS (
-    SELECT pass_id, update, count(*) AS n FROM draws SEMI JOIN recent USING (pass_id) GROUP BY pass_id, update
+-- tokens as it says. No order. Draws of a pass that is not finished have no steps yet.
+WITH drawn AS (
+    SELECT pass_id, update, count(*) AS n FROM draws SEMI JOIN passes USING (pass_id) GROUP BY pass_id, update
 ),
 stepped AS (
-    SELECT pass_id, update, n_trajectories, n_tokens FROM steps SEMI JOIN recent USING (pass_id)
+    SELECT pass_id, update, n_trajectories, n_tokens FROM steps SEMI JOIN passes USING (pass_id)
 )
 SELECT
     coalesce(d.pass_id, s.pass_id) || '/' || coalesce(d.update, s.update) AS row,
@@ -16,8 +13,8 @@ FROM drawn d
 FULL JOIN stepped s ON s.pass_id = d.pass_id AND s.update = d.update
 WHERE d.n IS DISTINCT FROM s.n_trajectories
 UNION ALL
-SELECT r.pass_id, 'says ' || r.n_tokens || ' tokens and its steps ' || sum(s.n_tokens)::BIGINT
-FROM recent r
+SELECT p.pass_id, 'says ' || p.n_tokens || ' tokens and its steps ' || sum(s.n_tokens)::BIGINT
+FROM passes p
 JOIN stepped s USING (pass_id)
-GROUP BY r.pass_id, r.n_tokens
-HAVING r.n_tokens <> sum(s.n_tokens)
+GROUP BY p.pass_id, p.n_tokens
+HAVING p.n_tokens <> sum(s.n_tokens)
