@@ -3,7 +3,6 @@
 How their rows are written is in `formats/published.py`.
 """
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pipeline.exchange.import_prompts import import_prompts
 from pipeline.exchange.imports import ImportResult, place, source_name
 from pipeline.progress import log
 from pipeline.query import db
-from schemas import UserError, as_name
+from schemas import UserError, as_name, did_you_mean
 from schemas.enums import Split
 
 # Those of the paper (arXiv 2603.23355), where they are kept on the hub: OWNER/NAME, and a file or folder in it.
@@ -67,8 +66,7 @@ def _find(named: str, heldout: Sequence[str]) -> Found:
         return Found(named, None)
     if found := on_hub(named):
         return found
-    near = difflib.get_close_matches(named, [*heldout, *USUAL], n=1)
-    hint = f"did you mean {near[0]}?" if near else f"usual names are {', '.join(USUAL)}"
+    hint = did_you_mean(named, [*heldout, *USUAL], f"usual names are {', '.join(USUAL)}")
     raise UserError(f"benchmark {named!r} is no file, and the archive has no held-out questions of that name; {hint}")
 
 

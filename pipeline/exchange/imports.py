@@ -9,7 +9,6 @@ Not guaranteed: that a rollout imported once as text and once with a tokenizer i
 """
 
 import datetime
-import difflib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from pipeline.exchange.formats import BadRow, Columns, Reject, Row, SourceFile, 
 from pipeline.inputs.arithmetic import EMBEDDED
 from pipeline.progress import bar
 from pipeline.query import db
-from schemas import UserError, check_name, digest
+from schemas import UserError, check_name, did_you_mean, digest
 from schemas.enums import Imported
 
 SHARD_ROWS = 20_000
@@ -119,8 +118,7 @@ def check_map(mapped: Mapping[str, str], allowed: Sequence[str]) -> Columns:
     """
     for ours in mapped:
         if ours not in allowed:
-            near = difflib.get_close_matches(ours, allowed, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(allowed)}"
+            hint = did_you_mean(ours, allowed, f"known: {', '.join(allowed)}")
             raise UserError(f"--map {ours}={mapped[ours]}: unknown column {ours}; {hint}")
     return Columns(dict(mapped))
 

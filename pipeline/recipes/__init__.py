@@ -2,14 +2,13 @@
 leaves the others at their defaults. docs/settings.md lists all of them.
 """
 
-import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.recipes import toml
 from pipeline.recipes.config import Config
-from schemas import UserError
+from schemas import UserError, did_you_mean
 
 FOLDER = Path(__file__).parent
 
@@ -52,8 +51,7 @@ def load(
     """
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
-        near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names())}, or a path that ends in .toml"
+        hint = did_you_mean(name, names(), f"known: {', '.join(names())}, or a path that ends in .toml")
         raise UserError(f"unknown recipe {name!r}; {hint}")
     last = {} if iterations is None else {"iterations": iterations}
     return toml.load(path, [*_pairs(defaults or {}), *_pairs(overrides), *_pairs(last)])

@@ -3,11 +3,12 @@
 Imports no torch.
 """
 
-import difflib
 import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+
+from schemas import did_you_mean
 
 FORMS = (
     "write a number, a list with a number for each iteration (the last one stays), "
@@ -103,8 +104,7 @@ def check_shares(shares: dict[str, Any], known: tuple[str, ...]) -> str | None:
     """What is wrong with the shares of an update; None: nothing."""
     for name in shares:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            return f"unknown rule {name!r}; " + (f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}")
+            return f"unknown rule {name!r}; " + did_you_mean(name, known, f"known: {', '.join(known)}")
     counted = [schedule for schedule in shares.values() if schedule != REST]
     if len(shares) - len(counted) > 1:
         return "only one share can be the rest"

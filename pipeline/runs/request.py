@@ -1,6 +1,5 @@
 """What a run is asked for, checked before anything is made for it, and how that compares with runs on record."""
 
-import difflib
 import importlib.util
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from pipeline.query import states as versions
 from pipeline.recipes.config import Config, Retrain, differences, recorded
 from pipeline.replay import draws, schedule
 from pipeline.verifiers import verifier, verifier_id
-from schemas import UserError, check_name
+from schemas import UserError, check_name, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -119,8 +118,7 @@ def _check_draws(store: Store, request: Request, state: versions.State) -> None:
             [row[0] for row in db.connect(store, state.versions, only=there).execute(there).fetchall()] if names else []
         )
         if unknown := sorted({*names} - {*known}):
-            near = difflib.get_close_matches(unknown[0], known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known[:9]) or 'none'}"
+            hint = did_you_mean(unknown[0], known, f"there are {', '.join(known[:9]) or 'none'}")
             raise UserError(
                 f"no rollout in {store.layout.root} is of {column.removesuffix('_id')} {unknown[0]!r}; {hint}"
             )

@@ -13,6 +13,7 @@ from pipeline.archive.entries import Logged
 from pipeline.archive.layout import is_shard, shard_file
 from pipeline.archive.parquet import read_parquet, write_parquet
 from pipeline.archive.store import NAMES, Store
+from pipeline.progress import listed
 from pipeline.query import db
 from pipeline.query import states as versions
 from schemas import TABLES, digest
@@ -78,10 +79,9 @@ class VacuumPlan:
     def lines(self) -> Iterator[str]:
         yield f"{self.kept:,} snapshots kept; {len(self.files):,} files, {sum(self.files.values()) / 1e6:,.1f} MB to free"
         if self.lost:
-            names = ", ".join([*self.lost[:5], *(["…"] if len(self.lost) > 5 else [])])
             yield (
                 f"{len(self.lost):,} snapshots will no longer be readable, {self.lost_passes:,} of them pinned by a "
-                f"training pass, which then cannot be repeated: {names}"
+                f"training pass, which then cannot be repeated: {listed(self.lost)}"
             )
 
 

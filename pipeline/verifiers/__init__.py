@@ -3,7 +3,6 @@ response, and then compares it with the gold answer. The comparison may hang or 
 that can be killed. What a verdict is worth is decided later, by `[reward]` in the recipe.
 """
 
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from functools import cache
 from importlib import import_module
 from typing import NamedTuple
 
-from schemas import UserError
+from schemas import UserError, did_you_mean
 from schemas.enums import Verdict
 
 # Labels that came with a file: no judge of ours.
@@ -79,8 +78,7 @@ def verifier(asked: str) -> Verifier:
             "`reval retrain` can use it; `reval verifiers` lists those that judge"
         )
     if name not in NAMES:
-        close = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(NAMES)}"
+        hint = did_you_mean(name, NAMES, f"there are {', '.join(NAMES)}")
         raise UserError(f"unknown verifier {name!r}; {hint} (`reval verifiers` explains them)")
     found: Verifier = import_module(f"pipeline.verifiers.{name}").make(argument)
     if version not in (None, found.version):

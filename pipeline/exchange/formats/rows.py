@@ -36,8 +36,6 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "seed": ("seed",),
     "engine_version": ("engine_version",),
 }
-# What differs between the responses of one row.
-PER_RESPONSE = ("response", "response_token_ids", "logprobs", "correct", "reward", "finish_reason")
 
 FINISHED: dict[str, FinishReason] = {
     **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence"), FinishReason.STOP),
