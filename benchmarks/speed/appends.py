@@ -32,6 +32,7 @@ def append(archive: str, writer: int, n: int) -> None:
             "reference_id": "r",
             "ref_logprob_sum": float(number),
             "ref_value": float(writer),
+            "precision": "float32",
         }
         rows = pa.Table.from_pylist([row], TABLES["references"].schema)
         store.write(f"appends/{writer}/{number}", {"references": rows})

@@ -14,9 +14,16 @@ from pipeline.archive.parquet import write_parquet
 from pipeline.archive.store import Store
 from schemas import TABLES
 from schemas.enums import Split
+from schemas.tables import COUNTS
 
 # A value for a column that may not be null and that a test does not care about.
-ANY = {pa.string(): "x", pa.int64(): 0, pa.float64(): 0.0, pa.timestamp("us", tz="UTC"): datetime(2026, 1, 1, tzinfo=UTC)}
+ANY = {
+    pa.string(): "x",
+    pa.int64(): 0,
+    pa.float64(): 0.0,
+    pa.timestamp("us", tz="UTC"): datetime(2026, 1, 1, tzinfo=UTC),
+    COUNTS: [],
+}
 # Questions whose answers are one digit.
 SUMS = [(f"{a}+{b}=", "67"[a % 2], Split.HELDOUT if b < 20 else Split.TRAIN) for a in range(9) for b in range(50)]
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import boto3
-import pyarrow as pa
 import pytest
 
 from benchmarks.speed.appends import appends
@@ -28,7 +27,9 @@ from pipeline.stages import draw as replay
 from pipeline.stages import generate, reference, score, train
 from pipeline.upkeep.repeat import repeat
 from schemas import TABLES, UserError
-from tests.helpers.command import environment, invoke, refused, reval
+from tests.helpers.archives import SUMS, references
+from tests.helpers.command import invoke, refused, reval
+from tests.helpers.holder import lock_held
 from tests.helpers.runs import open_run
 
 pytestmark = pytest.mark.slow
@@ -95,10 +96,6 @@ def uploaded(remote, trained) -> SimpleNamespace:
     """The trained archive, in the bucket."""
     remote.upload(trained.archive)
     return remote
-
-
-def small_problems(seed: int) -> list[tuple[str, str, str]]:
-    return [(f"{a}+{b}=", "67"[a % 2], "heldout" if b < 20 else "train") for a in range(9) for b in range(50)]
 
 
 @pytest.mark.usefixtures("warm")
@@ -218,14 +215,6 @@ def test_pruning_takes_objects_and_their_copies(uploaded, monkeypatch) -> None:
     assert "part of it is left" in invoke("check", "-a", uploaded.url, code=1).stdout
     invoke(*words)
     assert invoke("check", "-a", uploaded.url).stdout.endswith("whole\n")
-
-
-def references(*names: str) -> pa.Table:
-    rows = [
-        {"trajectory_id": n, "reference_id": "r", "ref_logprob_sum": -1.0, "ref_value": 1.0, "pass_id": None}
-        for n in names
-    ]
-    return pa.Table.from_pylist(rows, TABLES["references"].schema)
 
 
 def test_processes_append_at_once(remote) -> None:
@@ -360,22 +349,9 @@ def test_renewing_keeps_it(remote, monkeypatch) -> None:
             pass
 
 
-HOLD = """
-import sys
-from pipeline.store import Store
-with Store(sys.argv[1]).lock("run-mine"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
 def test_a_killed_holder_of_this_machine_is_replaced_at_once(remote, tmp_path) -> None:
     store = Store.create(remote.url)
-    env = environment(tmp_path)
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, remote.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
-    ) as holder:
-        assert holder.stdout.readline() == "held\n"
+    with lock_held(remote.url, "run-mine", tmp_path) as holder:
         with pytest.raises(locks.Held, match=f"held by process {holder.pid} of "), store.lock("run-mine", wait=False):
             pass
         with pytest.raises(UserError, match=f"run-mine is held by process {holder.pid} "), store.alone("vacuum"):
@@ -400,7 +376,7 @@ def test_storage_may_come_from_the_recipe(trained, remote, tmp_path, monkeypatch
     storage = options(remote.server)
     for key in storage:
         monkeypatch.delenv(key)
-    monkeypatch.setattr("pipeline.inputs.arithmetic.problems", small_problems)
+    monkeypatch.setattr("pipeline.inputs.arithmetic.problems", lambda seed: SUMS)
     words = [f"runtime.storage.{key}={json.dumps(value)}" for key, value in storage.items()]
     settings = [f"{key}={json.dumps(value)}" for key, value in trained.settings.items()]
     arguments = [word for setting in (*words, *settings) for word in ("--set", setting)]

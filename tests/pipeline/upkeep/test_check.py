@@ -5,8 +5,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,8 @@ from pipeline.upkeep import check
 from pipeline.upkeep.check import Kind
 from schemas import TABLES, UserError, digest
 from tests.helpers.archives import edit
-from tests.helpers.command import environment, invoke, refused
+from tests.helpers.command import invoke, refused
+from tests.helpers.holder import lock_held
 from tests.helpers.runs import open_run
 
 CHECKS = sorted(db.PIPELINE.glob("upkeep/sql/checks/*.sql"))
@@ -601,16 +600,6 @@ def test_a_commit_is_on_disk_before_it_counts(archive, monkeypatch) -> None:
     assert synced[-1] == log, "and then the folder's entries"
 
 
-HOLD = """
-import sys
-from pipeline.store import Store
-store = Store(sys.argv[1])
-with store.lock("run-other"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
 @pytest.mark.parametrize("words", [("check", "--repair"), ("vacuum", "--yes")])
 def test_nothing_is_moved_or_deleted_under_a_run(archive, words) -> None:
     store = Store(archive)
@@ -618,15 +607,10 @@ def test_nothing_is_moved_or_deleted_under_a_run(archive, words) -> None:
     path = next(iter(store.shards("verdicts")))
     (archive / "verdicts" / "part-0123.parquet").write_bytes((archive / path).read_bytes())
     before = sorted(archive.rglob("*.parquet"))
-    command = [sys.executable, "-c", HOLD, str(archive)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(archive.parent)
-    ) as holder:
-        assert holder.stdout.readline() == "held\n"
+    with lock_held(archive, "run-other", archive.parent) as holder:
         line = refused(*words, "-a", str(archive))
         assert f"run-other is held by process {holder.pid} of " in line
         assert line.endswith("wait until it is done")
-        holder.stdin.close()
     assert sorted(archive.rglob("*.parquet")) == before
     invoke(*words, "-a", str(archive))
     assert sorted(archive.rglob("*.parquet")) != before
