@@ -6,7 +6,7 @@ Imports the standard library and pyarrow only, so that any tool can read an arch
 
 from schemas.conform import SchemaError, conform
 from schemas.errors import Failure, UserError, did_you_mean
-from schemas.ids import as_name, check_name, digest
+from schemas.ids import as_name, check_name, digest, pass_name
 from schemas.table import Column, Table
 from schemas.tables import ARCHIVE_FORMAT, OLDEST_READ, READABLE_SINCE, TABLES
 
@@ -25,4 +25,5 @@ __all__ = [
     "conform",
     "did_you_mean",
     "digest",
+    "pass_name",
 ]

@@ -7,12 +7,19 @@ import re
 from schemas.errors import UserError
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+# The name of a training pass, of its run and iteration; SQL's format reads it as Python's does.
+PASS_NAME = "{}-{:04d}"
 
 
 def digest(*parts: str | int | float | None) -> str:
     """32 hex digits that name `parts`: the same parts give the same id on every machine and in every version."""
     text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def pass_name(run_id: str, iteration: int) -> str:
+    """The name of a run's training pass, from iteration 1; also that of the policy it makes."""
+    return PASS_NAME.format(run_id, iteration)
 
 
 def check_name(kind: str, name: str) -> str:

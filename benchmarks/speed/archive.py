@@ -241,8 +241,7 @@ def _asked_duckdb(root: str, what: str) -> dict[str, Any]:
     for name in ("trajectories", "verdicts", "responses", "prompts"):
         connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{root}/{name}/*.parquet')")
     connection.register("runs", TABLES["runs"].schema.empty_table())
-    for name in ("judges", "rollouts"):
-        connection.execute(f"CREATE VIEW {name} AS {db.sql(f'views/{name}')}")
+    db.derive(connection, ("run_settings", "judges", "rollouts"))
     return _timed(lambda: connection.sql(QUERY.format(SOURCES[what])).to_arrow_table())
 
 

@@ -30,7 +30,7 @@ from pipeline.progress import ConsoleHandler, bar, log
 from pipeline.recipes.config import RULES
 from pipeline.replay import draws
 from pipeline.verifiers import verifier_id
-from schemas import TABLES
+from schemas import TABLES, pass_name
 
 ITERATION = 4096
 DRAWS, WINDOW = 1024, 5120
@@ -93,7 +93,7 @@ def _with(rows: pa.Table, **values: Any) -> pa.Table:
 
 
 def _policy(iteration: int) -> str:
-    return f"bench-{iteration:04d}"
+    return pass_name("bench", iteration)
 
 
 def _policies(iteration: int) -> pa.Table:

@@ -57,11 +57,8 @@ def columns() -> dict[str, dict[str, str]]:
     for name, one in TABLES.items():
         typed = ", ".join(f'"{column.name}" {db.sql_type(column.type)}' for column in one.columns)
         connection.execute(f'CREATE TABLE "{name}" ({typed})')
-    found = {}
-    for name in db.VIEWS:
-        connection.execute(f"CREATE VIEW {name} AS {db.sql(f'views/{name}')}")
-        found[name] = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {name}").fetchall()}
-    return found
+    db.derive(connection)
+    return {name: {row[0]: row[1] for row in connection.execute(f"DESCRIBE {name}").fetchall()} for name in db.VIEWS}
 
 
 def comment(sql: str) -> tuple[str, dict[str, str]]:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from pipeline.archive.entries import FileFilter
 from pipeline.archive.folder import Folder
 from pipeline.archive.store import NAMES, Sizes, Store, Versions
+from pipeline.query.generated import GENERATED
 from pipeline.query.readonly import ReadOnly
 from schemas import TABLES, UserError
 
@@ -41,6 +42,8 @@ SQL_TYPES = {
 }
 # In the order they build on one another.
 VIEWS = (
+    "run_settings",
+    "pass_names",
     "judges",
     "rollouts",
     "progress",
@@ -57,7 +60,9 @@ VIEWS = (
 
 @cache
 def sql(name: str) -> str:
-    """The text of NAME.sql, which lies in the `sql` folder of whoever asks it."""
+    """The text of NAME.sql, which lies in the `sql` folder of the wing that asks it, or is generated."""
+    if name in GENERATED:
+        return GENERATED[name]()
     (path,) = PIPELINE.glob(f"*/sql/{name}.sql")
     return path.read_text()
 
@@ -86,7 +91,7 @@ def connect(
     tables, views = _mentioned(only)
     for name in tables:
         attach(connection, store, name, _files(store, name, versions, filters.get(name)))
-    _derive(connection, views)
+    derive(connection, views)
     return connection
 
 
@@ -197,7 +202,7 @@ def ask(store: Store, statement: str, versions: Versions | None = None) -> pa.Re
         _view(connection, name, addresses, name)
         for column in TABLES[name].columns:
             connection.execute(f'COMMENT ON COLUMN "{name}"."{column.name}" IS {_quoted(column.comment)}')
-    _derive(connection, VIEWS)
+    derive(connection)
     # In this order: DuckDB adds its temporary directory to what is allowed, and refuses changes once access is off.
     connection.execute("SET temp_directory = ''")
     connection.execute(f"SET allowed_paths = [{', '.join(map(_quoted, allowed))}]")
@@ -243,7 +248,8 @@ def _files(store: Store, name: str, versions: Versions | None, wanted: FileFilte
     return store.shards(name, versions.get(name, 0), wanted=wanted)
 
 
-def _derive(connection: duckdb.DuckDBPyConnection, views: Sequence[str]) -> None:
+def derive(connection: duckdb.DuckDBPyConnection, views: Sequence[str] = VIEWS) -> None:
+    """Makes derived views, in the order of VIEWS, over the tables that the connection has."""
     for name in views:
         connection.execute(f"CREATE VIEW {name} AS {sql(f'views/{name}')}")
 

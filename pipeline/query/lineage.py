@@ -32,7 +32,7 @@ class PolicyRecord:
     n_parameters: int | None
     location: str | None
     objective: str | None  # None: its pass is not in the archive
-    beta: str | None  # as in the pass's settings
+    beta: float | None
     n_updates: int | None
     n_draws: int | None
     reference_id: str | None

@@ -22,6 +22,7 @@ from pipeline.recipes.config import FRESH, Config
 from pipeline.recipes.schedules import n_iterations
 from pipeline.replay import draws
 from pipeline.replay.schedule import check, n_fresh, parts
+from schemas import pass_name
 
 # Rollouts that are made up at a time; an iteration takes 0.2 s then. A run that draws from more is planned so far.
 MOST_ROLLOUTS = 50_000
@@ -165,7 +166,7 @@ def _spread(n: int) -> list[int]:
 
 
 def _planned(connection: duckdb.DuckDBPyConnection, config: Config, iteration: int) -> Planned:
-    settings, pass_id = config.replay, f"{config.recipe}-{iteration:04d}"
+    settings, pass_id = config.replay, pass_name(config.recipe, iteration)
     with _heard() as said:
         found = draws.draw(connection, settings, pass_id, iteration, fresh=True)
     ages: Counter[int] = Counter(found["age_iterations"].to_pylist())

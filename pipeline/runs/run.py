@@ -16,7 +16,7 @@ from pipeline.query import db
 from pipeline.recipes.config import Config
 from pipeline.runs.processes import Processes
 from pipeline.runs.request import Request, check_same, recorded_run, unfinished
-from schemas import UserError
+from schemas import UserError, pass_name
 
 
 class Busy(UserError):
@@ -35,7 +35,7 @@ class Run:
 
     def policy_id(self, iteration: int) -> str:
         """The policy an iteration ends with, which is also the name of its training pass; 0 is where the run began."""
-        return self.base_policy_id if iteration == 0 else f"{self.run_id}-{iteration:04d}"
+        return self.base_policy_id if iteration == 0 else pass_name(self.run_id, iteration)
 
     def reference_id(self, iteration: int) -> str | None:
         """The reference of an iteration's pass: the policy at the last reset before it; None: each row's own."""

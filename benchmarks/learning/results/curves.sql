@@ -16,8 +16,7 @@ SELECT
     p.run_id,
     split_part(p.run_id, '.', 1) AS task, split_part(p.run_id, '.', 2) AS arm,
     split_part(p.run_id, '.', 3)[2:]::SMALLINT AS trial, split_part(p.run_id, '.', 4)[2:]::SMALLINT AS seed,
-    json_extract(r.config, '$.train.learning_rate')::FLOAT AS learning_rate,
-    json_extract(r.config, '$.train.beta')::FLOAT AS beta,
+    r.train_learning_rate::FLOAT AS learning_rate, r.train_beta::FLOAT AS beta,
     b.weights_digest AS base,
     p.iteration::SMALLINT AS iteration,
     coalesce(sum(m.n) OVER so_far, 0)::INT AS n_generated,
@@ -29,7 +28,7 @@ SELECT
     (p.seconds_generate + p.seconds_score)::FLOAT AS seconds_generate,
     (p.seconds_draw + p.seconds_reference + p.seconds_train)::FLOAT AS seconds_train
 FROM progress p
-JOIN runs r USING (run_id)
+JOIN run_settings r USING (run_id)
 JOIN policies b ON b.policy_id = r.base_policy_id
 LEFT JOIN made m ON m.run_id = p.run_id AND m.iteration = p.iteration
 LEFT JOIN passed u ON u.run_id = p.run_id AND u.iteration = p.iteration

@@ -1,6 +1,7 @@
--- Inputs: policy_id. One row per policy from this one to where its parents end, nearest first: what it is, the pass that made
--- it (null: none, or not in the archive), and the snapshot the pass drew from, with its labels (null: likewise, no label).
-WITH RECURSIVE known AS MATERIALIZED (  -- read once, not at every step of a long line
+-- Inputs: policy_id. One row per policy: this one and its ancestors, nearest first, each with the pass that made it and the
+-- snapshot that this pass drew from (null: there is none, or it is not in the archive), and the labels of the snapshot (null:
+-- it has none).
+WITH RECURSIVE known AS MATERIALIZED (  -- otherwise read again at every step of a long line
     SELECT
         policy_id, parent_id, run_id, iteration, pass_id, n_parameters, location,
         count(*) OVER () AS n_policies
@@ -11,18 +12,19 @@ line AS (
     UNION ALL
     SELECT k.policy_id, k.parent_id, l.depth + 1
     FROM line l
-    JOIN known k ON k.policy_id = l.parent_id AND l.depth < k.n_policies  -- parents may go in a circle in an import
+    JOIN known k ON k.policy_id = l.parent_id AND l.depth < k.n_policies  -- imported parents may go in a circle
 ),
 labelled AS (
     SELECT snapshot_id, string_agg(label, ', ' ORDER BY label) AS labels FROM labels GROUP BY snapshot_id
 )
 SELECT
     k.policy_id, k.parent_id, k.run_id, k.iteration, k.pass_id, k.n_parameters, k.location,
-    p.objective, json_extract_string(p.config, '$.train.beta') AS beta, p.n_updates, p.n_draws, p.reference_id,
+    p.objective, r.train_beta AS beta, p.n_updates, p.n_draws, p.reference_id,
     p.snapshot_id, s.stage, s.run_id AS stage_run_id, s.iteration AS stage_iteration, b.labels
 FROM line l
 JOIN known k USING (policy_id)
 LEFT JOIN passes p ON p.pass_id = k.pass_id
+LEFT JOIN run_settings r ON r.run_id = p.run_id
 LEFT JOIN snapshots s ON s.snapshot_id = p.snapshot_id
 LEFT JOIN labelled b ON b.snapshot_id = p.snapshot_id
 ORDER BY l.depth

@@ -1,8 +1,8 @@
--- Inputs: recipe, base (policy.base), any_run. One row: what the archive says of runs like a planned one; null: nothing.
--- Like it are runs of its recipe or of its base policy; with any_run, where there are none, all. Seconds are medians over
--- iterations: the first has an engine and a trainer to start.
+-- Inputs: recipe, base (the setting policy.base), any_run. One row: what the archive measured in runs like a planned one; null:
+-- nothing. Runs of the same recipe or the same base policy are like it; if there are none and any_run is true, all runs are.
+-- Seconds are medians over iterations, because the first iteration also starts an engine and a trainer.
 WITH begun AS (
-    SELECT run_id, recipe, base_policy_id, json_extract_string(config, '$.policy.base') AS base FROM runs
+    SELECT run_id, recipe, base_policy_id, policy_base AS base FROM run_settings
 ),
 alike AS (
     SELECT run_id FROM begun WHERE recipe = $recipe OR base = $base

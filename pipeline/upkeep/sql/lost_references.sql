@@ -1,7 +1,9 @@
--- No inputs. One row per rollout that a finished pass drew, its reference and precision, without the reference's two sums, by
--- those.
+-- No inputs. One row per rollout that a finished pass drew, with its reference and precision, if the sums of the reference for
+-- it are lost. Ordered by reference, precision and rollout.
 WITH trained AS (
-    SELECT pass_id, reference_id, json_extract_string(config, '$.train.precision') AS precision FROM passes
+    SELECT p.pass_id, p.reference_id, coalesce(r.train_precision, 'float32') AS precision
+    FROM passes p
+    LEFT JOIN run_settings r USING (run_id)
 ),
 used AS (
     SELECT DISTINCT coalesce(p.reference_id, t.policy_id) AS reference_id, p.precision, d.trajectory_id

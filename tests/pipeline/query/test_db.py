@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.archive.store import Store
 from pipeline.query import db, readonly
+from pipeline.query.generated import GENERATED
 from schemas import TABLES, UserError
 from tests.helpers.command import invoke, refused
 
@@ -68,9 +69,10 @@ def test_columns_explain_themselves(store) -> None:
     ]
 
 
-@pytest.mark.parametrize("path", sorted(db.PIPELINE.rglob("*.sql")), ids=lambda path: path.stem)
-def test_every_query_opens_with_what_it_returns_and_lists_its_columns(path) -> None:
-    text = path.read_text()
+@pytest.mark.parametrize(
+    "text", [*(path.read_text() for path in sorted(db.PIPELINE.rglob("*.sql"))), *(make() for make in GENERATED.values())]
+)
+def test_every_query_opens_with_what_it_returns_and_lists_its_columns(text) -> None:
     assert text.startswith("-- ")
     assert "row" in text.split("\n\n")[0].lower()
     assert "SELECT *" not in text

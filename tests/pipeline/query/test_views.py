@@ -68,7 +68,8 @@ def store(tmp_path_factory) -> Store:
     )
     ends = [("demo-0001", "demo", 1), ("again-0001", "again", 1)]
     config = '{"train": {"max_grad_norm": 1.0}}'
-    plant(made, "passes", *({"pass_id": name, "run_id": run, "iteration": i, "config": config} for name, run, i in ends))
+    plant(made, "runs", *({"run_id": run, "config": config} for _, run, _ in ends))
+    plant(made, "passes", *({"pass_id": name, "run_id": run, "iteration": i} for name, run, i in ends))
     figures = ("n_tokens", "n_padding_tokens", "grad_norm", "learning_rate", "entropy", "seconds", "peak_memory_bytes")
     steps = [(300, 100, 2.5, 1e-3, 0.5, 2.0, 7_000), (500, 0, 1.0, 1e-3, 0.3, 6.0, 9_000)]
     measured = [

@@ -1,13 +1,9 @@
--- disagreements: one row per rollout and pair of verifiers whose verdicts on it differ. No order.
---   trajectory_id, policy_id    as in trajectories
---   source, problem, gold_answer    as in prompts
---   verifier_a     one verifier
---   verdict_a      its verdict
---   extracted_a    the answer that it read; null: it read none
---   verifier_b     the other verifier, which is later by name
---   verdict_b      its verdict
---   extracted_b    the answer that it read; null: it read none
---   response_text    as in responses; null: its row is lost
+-- disagreements: one row per rollout and pair of verifiers that judged it differently. No order.
+--   trajectory_id, policy_id, source    the rollout, who generated it, and where its question comes from
+--   problem, gold_answer    the question and its right answer
+--   verifier_a, verdict_a, extracted_a    one verifier, its verdict, and the answer it read; null: it read none
+--   verifier_b, verdict_b, extracted_b    the other verifier, which is the later by name, likewise
+--   response_text    as in responses; null: the response is lost
 SELECT
     t.trajectory_id, t.policy_id, p.source, p.problem, p.gold_answer,
     a.verifier_id AS verifier_a, a.verdict AS verdict_a, a.extracted_answer AS extracted_a,

@@ -1,7 +1,7 @@
--- judges: one row per verifier that judged something in this archive. No order.
+-- judges: one row per verifier that judged rollouts here. No order.
 --   verifier_id    as in verdicts
---   name           its name, without the version
---   version        the numbers in its id, as numbers, so that 0.10 comes after 0.9
+--   name           the verifier's name: its id up to the @
+--   version        the numbers in its id, as a list of numbers, so that 0.10 comes after 0.9
 --   n_verdicts     rollouts that it judged
 SELECT
     verifier_id, split_part(verifier_id, '@', 1) AS name,

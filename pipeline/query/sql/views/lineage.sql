@@ -1,10 +1,10 @@
--- lineage: one row per policy and each of its ancestors, itself included. No order.
---   policy_id      the policy
---   depth          the number of passes between it and the ancestor; 0: the ancestor is the policy itself
---   ancestor_id    the ancestor; the columns after this are about it
+-- lineage: one row per policy and ancestor; a policy is its own ancestor at depth 0. No order.
+--   policy_id    the policy
+--   depth        how many passes lie between it and the ancestor
+--   ancestor_id    the ancestor; all other columns are about it
 --   run_id, iteration, pass_id, parent_id    as in policies; null: a base policy
---   reference_id, snapshot_id, objective, n_updates, n_draws    as in passes; null: a base policy, or as in passes
-WITH RECURSIVE known AS MATERIALIZED (  -- read once, not at every step of a long line
+--   reference_id, snapshot_id, objective, n_updates, n_draws    as in passes; null: a base policy, or see there
+WITH RECURSIVE known AS MATERIALIZED (  -- otherwise read again at every step of a long line
     SELECT policy_id, parent_id, run_id, iteration, pass_id, count(*) OVER () AS n_policies FROM policies
 ),
 line AS (
@@ -12,7 +12,7 @@ line AS (
     UNION ALL
     SELECT l.policy_id, l.depth + 1, k.policy_id, k.parent_id
     FROM line l
-    JOIN known k ON k.policy_id = l.parent_id AND l.depth < k.n_policies  -- parents may go in a circle in an import
+    JOIN known k ON k.policy_id = l.parent_id AND l.depth < k.n_policies  -- imported parents may go in a circle
 )
 SELECT
     l.policy_id, l.depth, l.ancestor_id, k.run_id, k.iteration, k.pass_id, k.parent_id,

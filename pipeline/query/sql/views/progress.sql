@@ -1,18 +1,16 @@
 -- progress: one row per run and finished training pass, and one for iteration 0, the policy the run began with. No order.
---   run_id                  the run
---   iteration               the iteration; 0: before the first
---   policy_id               the policy that the iteration ended with
---   train_reward            mean reward of the iteration's own new rollouts; null: it made none
---   heldout_accuracy        share of held-out questions that the policy answers correctly at temperature 0; of several
---                           benchmarks the mean; null: it has not answered all of them
---   heldout_avg_at_k        mean share of correct answers at the sampling temperature; null: as above
---   n_fresh                 draws of the pass with source fresh
---   n_replayed              draws of the pass with source replay
---   mean_age_iterations     mean age of its draws; null: it has none
---   loss                    as in passes; also null: iteration 0
---   seconds_generate, seconds_score, seconds_draw, seconds_reference, seconds_train, seconds_evaluate    seconds of that
---                           stage in this iteration; null: it did not run, or not in one go
---   seconds_overhead        seconds of the iteration outside its stages; null: it did not run in one go
+--   run_id, iteration    the run and its iteration
+--   policy_id            the policy that the iteration ended with
+--   train_reward         mean reward of the rollouts generated in the iteration; null: it generated none
+--   heldout_accuracy     share of correct answers of this policy to held-out questions, at temperature 0; of several
+--                        benchmarks the mean; null: it has not answered all of them
+--   heldout_avg_at_k     the same at the temperature that the run generates with
+--   n_fresh, n_replayed    draws of the pass, by source
+--   mean_age_iterations    mean age of these draws, in iterations; null: there are none
+--   loss                 as in passes; null: no step was made
+--   seconds_generate, seconds_score, seconds_draw, seconds_reference, seconds_train, seconds_evaluate    seconds that each
+--                        stage took; null: it did not run, or not in one go
+--   seconds_overhead     wall time of the iteration that no stage took; null: likewise
 WITH reached AS (
     SELECT run_id, 0 AS iteration, base_policy_id AS policy_id, NULL AS pass_id, NULL AS loss FROM runs
     UNION ALL
@@ -24,10 +22,10 @@ fresh AS (
 asked AS (
     SELECT
         run_id, unnest(string_split(benchmark, ', ')) AS benchmark, len(string_split(benchmark, ', ')) AS n_benchmarks,
-        json_extract(config, '$.generate.temperature')::DOUBLE AS temperature
-    FROM runs
+        generate_temperature AS temperature
+    FROM run_settings
 ),
--- Taken together before the join: an archive of many runs has as many pairs of a run and an answer as its square.
+-- Averaged before the join: many runs share a benchmark, and each would be joined with every answer to it.
 answered AS (
     SELECT policy_id, benchmark, temperature, avg((verdict = 'correct')::INT) AS accuracy FROM evaluations GROUP BY ALL
 ),

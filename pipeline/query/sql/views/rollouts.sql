@@ -1,15 +1,15 @@
--- rollouts: one row per trajectory with its prompt, text and verdict. If a trajectory has several verdicts, this is the one of
--- the verifier that its run's recipe names; otherwise an imported label; otherwise the last by name. Of several versions of a
--- verifier it is the newest. No order.
---   run_id, iteration, policy_id, trajectory_id, group_id, sample_index, prompt_id    as in trajectories
---   source, split, problem, gold_answer    as in prompts
---   response_text    as in responses; null: its row is lost
---   extracted_answer, verdict, reward, verifier_id    as in verdicts; null: not judged yet
+-- rollouts: one row per trajectory with its prompt, its text and one verdict: the join that most questions need. Of several
+-- verdicts it has that of the verifier that the recipe of its run names, else a label that came with an imported file, else
+-- the last verifier's by name; of several versions of a verifier the latest. No order.
+--   run_id, iteration, policy_id, trajectory_id, group_id, sample_index    as in trajectories
+--   prompt_id, source, split, problem, gold_answer    as in prompts
+--   response_text    as in responses; null: the response is lost
+--   extracted_answer, verdict, reward, verifier_id    as in verdicts; null: not judged yet, or see there
 --   finish_reason, n_prompt_tokens, n_response_tokens, temperature, behaviour_logprob_sum    as in trajectories
 WITH asked AS (
-    SELECT run_id, json_extract_string(config, '$.score.verifier') AS verifier FROM runs
+    SELECT run_id, score_verifier AS verifier FROM run_settings
     UNION ALL
-    SELECT NULL, NULL
+    SELECT NULL, NULL  -- imported rollouts have no run
 ),
 ranked AS (
     SELECT

@@ -1,14 +1,14 @@
--- training: one row per finished training pass: figures of its optimizer steps. No order.
+-- training: one row per finished training pass: how its optimizer steps went. No order.
 --   run_id, iteration, pass_id    as in passes
---   learning_rate                 mean over its steps
---   entropy                       mean over its steps, in nats a token
---   clipped_share                 part of its steps whose gradient norm was above train.max_grad_norm, so that it was clipped
---   clipped_token_share           mean part of the tokens of its draws whose ratio was clipped; null: nothing clips them
---   residual_rms, value_gap_rms, log_ratio_rms, target_rms    root mean square of that column of updates over its draws, in
---                                 nats: how large the residual and its parts are
+--   learning_rate, entropy        means over its steps; entropy in nats a token
+--   clipped_share                 part of its steps whose gradient was clipped, its norm being above train.max_grad_norm
+--   clipped_token_share           part of the tokens of its draws whose ratio was clipped, mean over draws; null: the
+--                                 objective clips none
+--   residual_rms, value_gap_rms, log_ratio_rms, target_rms    root mean squares over its draws, in nats: the residual, and
+--                                 the parts it is made of
 --   kl                            KL(parent ‖ reference) in nats a response, estimated as the mean log-ratio, before the first
---                                 step, of draws that the pass's parent made; null: its first update has no such draws
---   tokens_per_second             prompt and response tokens divided by the seconds of its steps
+--                                 step, of draws that the pass's parent generated; null: its first update has none
+--   tokens_per_second             prompt and response tokens over the seconds of its steps
 --   padding_share                 part of the computed tokens that only filled batches up
 --   peak_memory_bytes             the largest of its steps
 --   flop_utilisation              mean over its steps, weighted by seconds; null: on a CPU, or a GPU whose peak is not known
@@ -18,13 +18,14 @@ WITH stepped AS (
         s.pass_id,
         avg(s.learning_rate) AS learning_rate,
         avg(s.entropy) AS entropy,
-        avg((s.grad_norm > json_extract(p.config, '$.train.max_grad_norm')::DOUBLE)::INT) AS clipped_share,
+        avg((s.grad_norm > r.train_max_grad_norm)::INT) AS clipped_share,
         sum(s.n_tokens) / sum(s.seconds) AS tokens_per_second,
         sum(s.n_padding_tokens) / sum(s.n_tokens + s.n_padding_tokens) AS padding_share,
         max(s.peak_memory_bytes) AS peak_memory_bytes,
         sum(s.flop_utilisation * s.seconds) / sum(s.seconds) FILTER (s.flop_utilisation IS NOT NULL) AS flop_utilisation
     FROM steps s
     JOIN passes p USING (pass_id)
+    LEFT JOIN run_settings r USING (run_id)
     GROUP BY s.pass_id
 ),
 measured AS (

@@ -1,16 +1,13 @@
--- update_ages: one row per pass, update and age: how many draws of the update have that age. No order.
+-- update_ages: one row per pass, update and age of what it drew: the histogram of ages. A pass is here once its draws are made,
+-- before it is trained. No order.
 --   pass_id, update, age_iterations    as in draws
---   run_id, iteration    as in passes; of a pass that is not trained yet, taken from its name
---   n_draws              draws of that age
---   share                which part of the update's draws they are
+--   run_id, iteration    of the pass
+--   n_draws, share       draws of that age, and what part of the draws of the update they are
 WITH counted AS (
     SELECT pass_id, update, age_iterations, count(*) AS n_draws FROM draws GROUP BY pass_id, update, age_iterations
 )
 SELECT
-    c.pass_id,
-    coalesce(p.run_id, regexp_replace(c.pass_id, '-\d+$', '')) AS run_id,
-    coalesce(p.iteration, try_cast(regexp_extract(c.pass_id, '\d+$') AS BIGINT)) AS iteration,
-    c.update, c.age_iterations, c.n_draws,
+    c.pass_id, p.run_id, p.iteration, c.update, c.age_iterations, c.n_draws,
     c.n_draws / sum(c.n_draws) OVER (PARTITION BY c.pass_id, c.update) AS share
 FROM counted c
-LEFT JOIN passes p USING (pass_id)
+LEFT JOIN pass_names p USING (pass_id)

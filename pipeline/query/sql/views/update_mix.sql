@@ -1,19 +1,17 @@
--- update_mix: one row per pass and update: what the update is made of, also before it is trained. No order.
---   pass_id, update            as in draws
---   run_id, iteration          as in passes; of a pass that is not trained yet, taken from its name
---   n_draws                    its draws
---   n_fresh                    draws with source fresh
---   n_replayed                 draws with source replay
---   mean_age_iterations        mean age of its draws
---   max_age_iterations         greatest age of its draws
---   n_prompts                  questions among its draws
---   n_prompts_answered         training questions that the pass could have drawn if its window had been unlimited: those with
---                              a judged answer, up to its newest iteration, of a run that it drew from
---   prompt_coverage            n_prompts / n_prompts_answered
---   effective_sample_size      (sum of weights)^2 / sum of squared weights; equal to n_draws if all weights are the same
---   duplicate_share            part of its draws whose trajectory an earlier update of the same pass drew too
---   mean_reward                mean reward of its draws
---   mean_abs_residual          mean of |residual| over its draws, in nats; null: not trained yet
+-- update_mix: one row per pass and update: what it was made of. A pass is here once its draws are made, before it is trained.
+-- No order.
+--   pass_id, update          as in draws
+--   run_id, iteration        of the pass
+--   n_draws, n_fresh, n_replayed    its draws, and these by source
+--   mean_age_iterations, max_age_iterations    of its draws, in iterations
+--   n_prompts                different questions among its draws
+--   n_prompts_answered       training questions that the pass could have drawn from a window without a limit: those with a
+--                            judged answer, up to the newest iteration it could see, of a run that it drew from
+--   prompt_coverage          n_prompts / n_prompts_answered
+--   effective_sample_size    (sum of weights)^2 / sum of squared weights: n_draws if all weights are equal
+--   duplicate_share          part of its draws whose trajectory an earlier update of the same pass drew too
+--   mean_reward              of its draws
+--   mean_abs_residual        of its draws, in nats; null: not trained yet
 WITH drawn AS (
     SELECT
         d.pass_id, d.update, d.source, d.age_iterations, d.weight, d.reward,
@@ -64,14 +62,11 @@ residuals AS (
     SELECT pass_id, update, avg(abs(residual)) AS mean_abs_residual FROM updates GROUP BY pass_id, update
 )
 SELECT
-    m.pass_id,
-    coalesce(p.run_id, regexp_replace(m.pass_id, '-\d+$', '')) AS run_id,
-    coalesce(p.iteration, try_cast(regexp_extract(m.pass_id, '\d+$') AS BIGINT)) AS iteration,
-    m.update, m.n_draws, m.n_fresh, m.n_replayed, m.mean_age_iterations, m.max_age_iterations,
+    m.pass_id, p.run_id, p.iteration, m.update, m.n_draws, m.n_fresh, m.n_replayed, m.mean_age_iterations, m.max_age_iterations,
     m.n_prompts, a.n_prompts_answered, m.n_prompts / a.n_prompts_answered AS prompt_coverage,
     m.effective_sample_size, m.duplicate_share, m.mean_reward, r.mean_abs_residual
 FROM mixed m
 JOIN scopes s USING (pass_id)
 ASOF LEFT JOIN answered a ON a.drawn_from = s.drawn_from AND s.newest >= a.iteration
 LEFT JOIN residuals r ON r.pass_id = m.pass_id AND r.update = m.update
-LEFT JOIN passes p ON p.pass_id = m.pass_id
+LEFT JOIN pass_names p ON p.pass_id = m.pass_id

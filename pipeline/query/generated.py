@@ -1,0 +1,100 @@
+"""SQL that is made from what Python declares: settings of recipes, names of passes, tables of schemas."""
+
+import json
+from functools import reduce
+from operator import getitem
+from typing import Any
+
+from pipeline.recipes.config import Config
+from schemas import TABLES
+from schemas.enums import Verdict
+from schemas.ids import PASS_NAME
+
+# The settings that queries use, with their types in SQL. The column of train.beta is train_beta.
+SETTINGS = {
+    "policy.base": "VARCHAR",
+    "generate.samples_per_prompt": "BIGINT",
+    "generate.temperature": "DOUBLE",
+    "score.verifier": "VARCHAR",
+    **{f"reward.{verdict}": "DOUBLE" for verdict in Verdict},
+    "reward.length_penalty": "DOUBLE",
+    "train.beta": "DOUBLE",
+    "train.learning_rate": "VARCHAR",  # as JSON: it may be a schedule
+    "train.max_grad_norm": "DOUBLE",
+    "train.precision": "VARCHAR",
+}
+
+
+def default(setting: str) -> Any:
+    """The value of a setting, by its dotted name, in the record of a run whose recipe does not set it.
+
+    Raises:
+        KeyError: a run's record has no such setting.
+    """
+    return reduce(getitem, setting.split("."), Config(recipe="").record())
+
+
+# Made on import: a setting that was renamed or removed stops every command and test, and is not a null in some view.
+DEFAULTS = {setting: default(setting) for setting in SETTINGS}
+
+
+def run_settings() -> str:
+    """The view of runs that has settings as columns."""
+    kept = [column.name for column in TABLES["runs"].columns if column.name != "config"]
+    meanings = "\n".join(f"--   {_column(setting)}    the setting {setting}" for setting in SETTINGS)
+    columns = ",\n    ".join([*kept, *(f"{_value(setting)} AS {_column(setting)}" for setting in SETTINGS)])
+    return f"""\
+-- run_settings: one row per run, as in the table runs, with the settings that queries use as columns. A setting that did
+-- not exist when the run began has its default, which is what was done then. No order.
+--   {", ".join(kept)}    as in runs
+{meanings}
+SELECT
+    {columns}
+FROM runs
+"""
+
+
+def _column(setting: str) -> str:
+    return setting.replace(".", "_")
+
+
+def _value(setting: str) -> str:
+    """SQL for a setting of a run. A recorded null stays null; a setting that is not recorded has its default."""
+    otherwise = json.dumps(DEFAULTS[setting]).replace("'", "''")
+    recorded = f"coalesce(json_extract(config, '$.{setting}'), '{otherwise}'::JSON)"
+    return f"json_extract_string({recorded}, '$')::{SETTINGS[setting]}"
+
+
+def pass_names() -> str:
+    """The view of which run and iteration a pass belongs to, be it trained or not."""
+    return f"""\
+-- pass_names: one row per training pass of a run, from the first to the next one. Draws are written before their pass is
+-- in the table passes; this view says which run they belong to. No order.
+--   pass_id, run_id, iteration    as in passes
+WITH begun AS (
+    SELECT r.run_id, unnest(range(1, coalesce(max(p.iteration), 0) + 2)) AS iteration
+    FROM runs r
+    LEFT JOIN passes p USING (run_id)
+    GROUP BY r.run_id
+)
+SELECT pass_id, run_id, iteration FROM passes
+UNION
+SELECT format('{PASS_NAME}', run_id, iteration), run_id, iteration FROM begun
+"""
+
+
+def tables_status() -> str:
+    """The query for how many rows each table has."""
+    counts = ",\n    ".join(f"({i}, '{name}', (SELECT count(*) FROM \"{name}\"))" for i, name in enumerate(TABLES))
+    return f"""\
+-- No inputs. One row per table with its number of rows, in the order of schemas.
+SELECT name, n_rows
+FROM (VALUES
+    {counts}
+) AS t (place, name, n_rows)
+ORDER BY place
+"""
+
+
+# What `db.sql` gives by these names.
+GENERATED = {"views/run_settings": run_settings, "views/pass_names": pass_names, "tables_status": tables_status}
