@@ -54,6 +54,8 @@ VIEWS = (
     "update_mix",
     "update_rows",
     "lineage",
+    "evaluation_answers",
+    "evaluation_questions",
     "scores",
 )
 

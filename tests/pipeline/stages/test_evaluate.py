@@ -50,7 +50,8 @@ def figures(*questions: list[tuple[str, str | None]], temperature: float = 1.0) 
     ]
     connection = duckdb.connect()
     connection.register("evaluations", pa.Table.from_pylist(rows))
-    found = connection.sql(f"SELECT score, value, low, high FROM ({db.sql('views/scores')})").fetchall()
+    db.derive(connection, ("evaluation_answers", "evaluation_questions", "scores"))
+    found = connection.sql("SELECT score, value, low, high FROM scores").fetchall()
     return {score: tuple(values) for score, *values in found}
 
 
