@@ -86,7 +86,7 @@ def planted(tmp_path_factory) -> Store:
     for run, i in line:
         names = {"policy_id": name[run, i], "pass_id": name[run, i], "run_id": run, "iteration": i}
         policies.append({**names, "parent_id": name[run, i - 1]})
-        how = {"objective": "reval", "config": '{"train": {"beta": 0.5}}', "reference_id": name[run, i - 1]}
+        how = {"objective": "reval", "reference_id": name[run, i - 1]}
         amount = {"n_updates": 1, "n_draws": 2 if run == "long" else 9, "snapshot_id": f"s{i if run == 'long' else LONG}"}
         passes.append({**names, **how, **amount, "parent_id": name[run, i - 1]})
     elsewhere = [
@@ -95,6 +95,7 @@ def planted(tmp_path_factory) -> Store:
         {"policy_id": "hen", "parent_id": "egg", "pass_id": "hen"},
         {"policy_id": "orphan", "parent_id": "nobody", "pass_id": "orphan"},
     ]
+    plant(store, "runs", *({"run_id": run, "config": '{"train": {"beta": 0.5}}'} for run in ("long", "again")))
     plant(store, "policies", {"policy_id": "base"}, *policies, *elsewhere)
     plant(store, "passes", *passes)
     made = [(f"t{i}", "long", i, name["long", i - 1]) for i in range(1, LONG + 1)]

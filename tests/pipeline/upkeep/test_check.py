@@ -407,11 +407,9 @@ def test_references_in_the_precision_of_their_pass_are_missed(archive) -> None:
         changed = [
             text.replace('"precision": "float32"', '"precision": "bfloat16"') for text in rows["config"].to_pylist()
         ]
-        return (
-            rows.set_column(place, "config", pa.array(changed)) if "again-0001" in rows["pass_id"].to_pylist() else rows
-        )
+        return rows.set_column(place, "config", pa.array(changed)) if "again" in rows["run_id"].to_pylist() else rows
 
-    edit(store, "passes", in_bfloat16)
+    edit(store, "runs", in_bfloat16)
     lost = db.query(store, "lost_references").to_pylist()
     drawn = db.connect(store).execute("SELECT DISTINCT trajectory_id FROM draws WHERE pass_id = 'again-0001' ORDER BY 1")
     assert [row["trajectory_id"] for row in lost] == [name for (name,) in drawn.fetchall()]
