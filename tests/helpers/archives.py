@@ -73,9 +73,14 @@ def edit(store: Store, name: str, change: Callable[[pa.Table], pa.Table]) -> Non
 
 def plant(store: Store, name: str, *rows: dict[str, Any]) -> None:
     """Adds rows to a table; columns they leave out are null, or any value where null is not allowed."""
+    made = [{**made_up(name), **row} for row in rows]
+    store.write(f"planted/{name}", {name: pa.Table.from_pylist(made, TABLES[name].schema)})
+
+
+def made_up(name: str) -> dict[str, Any]:
+    """A row of a table: null where that is allowed, else any value."""
     columns = TABLES[name].columns
-    blank = {c.name: None if c.null else next(iter(c.enum)) if c.enum else ANY[c.type] for c in columns}
-    store.write(f"planted/{name}", {name: pa.Table.from_pylist([{**blank, **row} for row in rows], TABLES[name].schema)})
+    return {c.name: None if c.null else next(iter(c.enum)) if c.enum else ANY[c.type] for c in columns}
 
 
 def draws(pass_id: str, update: int, *rows: tuple) -> Iterator[dict[str, Any]]:

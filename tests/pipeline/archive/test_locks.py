@@ -18,7 +18,9 @@ from pipeline import recipes
 from pipeline.archive import locks
 from pipeline.archive.store import Store
 from pipeline.query import db
+from pipeline.runs.loop import end
 from schemas import UserError
+from tests.helpers.archives import run_iteration
 from tests.helpers.command import environment, invoke, refused
 from tests.helpers.runs import open_run
 
@@ -145,41 +147,37 @@ def test_an_archive_is_made_by_many_at_once(tmp_path) -> None:
         assert set(Store(root).versions().values()) == {0}
 
 
-# One more iteration, or a retraining, of an archive that another process works on too.
-ITERATE = """
+# A retraining, in a process of its own, of an archive that this process works on too.
+RETRAIN = """
 import json, sys
-from pipeline.runs.loop import end
 from pipeline import recipes
-from pipeline.stages import draw, generate, reference, score, train
+from pipeline.runs.loop import end
+from tests.helpers.archives import run_pass
 from tests.helpers.runs import open_run
-archive, flow, name, settings = sys.argv[1:]
-defaults = recipes.RETRAIN if flow == "retrain" else None
-with open_run(flow, recipes.load("arithmetic", json.loads(settings), iterations=1, defaults=defaults), archive, name=name) as run:
+archive, settings = sys.argv[1:]
+config = recipes.load("arithmetic", json.loads(settings), iterations=1, defaults=recipes.RETRAIN)
+with open_run("retrain", config, archive, name="two") as run:
     print("begun", flush=True)
     sys.stdin.read()
-    if flow == "iterate":
-        generate.generate(run, 1)
-        score.score(run, 1)
-    draw.draw(run, 1)
-    reference.reference(run, 1)
-    train.train(run, 1)
+    run_pass(run, 1)
     end(run, 1)
 """
 
 
+@pytest.mark.usefixtures("warm")
 def test_two_runs_at_once_do_each_other_no_harm(trained, archive) -> None:
-    processes = []
-    for flow, name in (("iterate", "one"), ("retrain", "two")):
-        command = [sys.executable, "-c", ITERATE, str(archive), flow, name, json.dumps(trained.settings)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        processes.append(subprocess.Popen(command, text=True, env=environment(archive.parent), **pipes))
-    for process in processes:
-        assert process.stdout.readline() == "begun\n"
-    for process in processes:
-        process.stdin.close()
-    for process in processes:
-        said = process.stderr.read()
-        assert process.wait() == 0, said
+    command = [sys.executable, "-c", RETRAIN, str(archive), json.dumps(trained.settings)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with (
+        subprocess.Popen(command, text=True, env=environment(archive.parent), **pipes) as other,
+        open_run("iterate", recipes.load("arithmetic", trained.settings, iterations=1), archive, name="one") as run,
+    ):
+        assert other.stdout.readline() == "begun\n"
+        other.stdin.close()
+        run_iteration(run, 1)
+        end(run, 1)
+        said = other.stderr.read()
+        assert other.wait() == 0, said
     connection = db.connect(Store(archive))
     assert connection.execute("SELECT run_id, max(iteration) FROM progress GROUP BY 1 ORDER BY 1").fetchall() == [
         ("again", 1),
@@ -194,6 +192,6 @@ def test_two_runs_at_once_do_each_other_no_harm(trained, archive) -> None:
 
 @pytest.mark.slow
 def test_many_appends_at_once_are_all_there_once(tmp_path) -> None:
-    """Ten processes, a commit a row. `benchmarks/speed/appends.py` does 2,000 of them."""
-    assert appends(str(tmp_path / "archive"), 10, 20) > 0
+    """Four processes, a commit a row. `benchmarks/speed/appends.py` has ten do 2,000 of them."""
+    assert appends(str(tmp_path / "archive"), 4, 50) > 0
     assert Store(tmp_path / "archive").versions()["references"] == 200

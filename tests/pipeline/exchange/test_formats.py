@@ -77,24 +77,23 @@ class TestFiles:
             lines(tmp_path / f"{step}.jsonl", {})
         assert [source.name for source in formats.find(tmp_path)] == ["9.jsonl", "10.jsonl", "100.jsonl"]
 
-    @pytest.mark.parametrize(
-        ("line", "reason"),
-        [
-            (b"{\n", "not JSON: "),
-            (b"[1]\n", "not an object with columns but list"),
-            (b"null\n", "not an object with columns but NoneType"),
-            (b'{"a": "\xff"}\n', "not UTF-8: byte 0xff at 8"),
-            (b'{"a": 1, "a": 2}\n', "column 'a' stands there twice"),
-            (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "nested too deeply"),
-            (b'{"a": ' + b"9" * 5000 + b"}\n", "not JSON that can be read"),
-        ],
-    )
-    def test_a_bad_line_costs_only_itself(self, tmp_path, line, reason) -> None:
-        found = read(lines(tmp_path / "x.jsonl", {"a": 1}, line, {"a": 3}))
-        assert [getattr(row, "values", None) for row in found] == [{"a": 1}, None, {"a": 3}]
-        assert (found[1].file, found[1].line) == ("x.jsonl", 2)
-        assert reason in found[1].reason
-        assert len(found[1].row) <= 200
+    def test_a_bad_line_costs_only_itself(self, tmp_path) -> None:
+        bad = {
+            "not JSON: ": b"{\n",
+            "not an object with columns but list": b"[1]\n",
+            "not an object with columns but NoneType": b"null\n",
+            "not UTF-8: byte 0xff at 8": b'{"a": "\xff"}\n',
+            "column 'a' stands there twice": b'{"a": 1, "a": 2}\n',
+            "nested too deeply": b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
+            "not JSON that can be read": b'{"a": ' + b"9" * 5000 + b"}\n",
+        }
+        between = [row for n, line in enumerate(bad.values()) for row in (line, {"a": n})]
+        found = read(lines(tmp_path / "x.jsonl", {"a": -1}, *between))
+        assert [dict(row.values) for row in found[::2]] == [{"a": n} for n in range(-1, len(bad))]
+        for n, (reason, row) in enumerate(zip(bad, found[1::2], strict=True)):
+            assert (row.file, row.line) == ("x.jsonl", 2 * n + 2), reason
+            assert reason in row.reason
+            assert len(row.row) <= 200, reason
 
     def test_a_line_without_end_is_not_held_in_memory(self, tmp_path, monkeypatch) -> None:
         monkeypatch.setattr(files, "MAX_LINE_BYTES", 1 << 20)
@@ -128,9 +127,8 @@ class TestFiles:
         assert len(found) > 50
         assert "damaged from here on" in found[-1].reason
 
-    @pytest.mark.parametrize(
-        ("name", "content", "words"),
-        [
+    def test_a_file_that_is_not_what_its_name_says(self, tmp_path) -> None:
+        for name, content, words in (
             ("x.parquet", b"", "not a Parquet file"),
             ("x.parquet", b"PAR1 hello", "not a Parquet file"),
             ("x.arrow", b"hello there", "not an Arrow file"),
@@ -141,12 +139,10 @@ class TestFiles:
             ("x.csv", b"a,a\n1,2\n", "column 'a' twice"),
             ("x.jsonl.gz", b"hello", "cannot be read"),
             ("x.txt", b"hello", "which format it has is not clear"),
-        ],
-    )
-    def test_a_file_that_is_not_what_its_name_says(self, tmp_path, name, content, words) -> None:
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=words):
-            read(tmp_path / name)
+        ):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(UserError, match=words):
+                read(tmp_path / name)
 
     def test_what_is_no_file(self, tmp_path) -> None:
         (tmp_path / "README.md").write_text("")
@@ -159,9 +155,8 @@ class TestFiles:
 
 
 class TestValues:
-    @pytest.mark.parametrize(
-        ("text", "answer"),
-        [
+    def test_gold_answers(self) -> None:
+        for text, answer in (
             ("She has 3.\n#### 18", "18"),
             ("#### 1\n... no:\n#### 1,234,567 ", "1234567"),
             ("so it is 5\nA: 2,000", "2000"),
@@ -174,34 +169,31 @@ class TestValues:
             (" 18 ", "18"),
             ("", None),
             (None, None),
-        ],
-    )
-    def test_gold_answers(self, text, answer) -> None:
-        assert values.gold(text) == answer
+        ):
+            assert values.gold(text) == answer, text
 
-    @pytest.mark.parametrize("value", [True, ["1", "2"], {"a": 1}, float("nan"), "\ud800"])
-    def test_what_is_no_gold_answer(self, value) -> None:
-        with pytest.raises(BadRow, match="gold_answer"):
-            values.gold(value)
+    def test_what_is_no_gold_answer(self) -> None:
+        for value in (True, ["1", "2"], {"a": 1}, float("nan"), "\ud800"):
+            with pytest.raises(BadRow, match="gold_answer"):
+                values.gold(value)
 
-    @pytest.mark.parametrize("value", [float("nan"), float("inf"), "nan", "many", [1], 10**400, "1e999"])
-    def test_what_is_no_reward(self, value) -> None:
-        with pytest.raises(BadRow, match="not a finite number"):
-            values.finite("reward", value)
+    def test_what_is_no_reward(self) -> None:
+        for value in (float("nan"), float("inf"), "nan", "many", [1], 10**400, "1e999"):
+            with pytest.raises(BadRow, match="not a finite number"):
+                values.finite("reward", value)
 
-    @pytest.mark.parametrize("value", [[-1], [2**31], [1.5], ["a"], "12", 3, [[1]], [1, None], [True], [1, "2"]])
-    def test_what_are_no_token_ids(self, value) -> None:
-        with pytest.raises(BadRow, match="response_token_ids"):
-            values.token_ids("response_token_ids", value)
+    def test_what_are_no_token_ids(self) -> None:
+        for value in ([-1], [2**31], [1.5], ["a"], "12", 3, [[1]], [1, None], [True], [1, "2"]):
+            with pytest.raises(BadRow, match="response_token_ids"):
+                values.token_ids("response_token_ids", value)
 
-    @pytest.mark.parametrize("value", [[float("nan")], [float("-inf")], [0.9], [None], "x", [[-1.0]]])
-    def test_what_are_no_log_probs(self, value) -> None:
-        with pytest.raises(BadRow, match="logprobs"):
-            values.logprobs("logprobs", value)
+    def test_what_are_no_log_probs(self) -> None:
+        for value in ([float("nan")], [float("-inf")], [0.9], [None], "x", [[-1.0]]):
+            with pytest.raises(BadRow, match="logprobs"):
+                values.logprobs("logprobs", value)
 
-    @pytest.mark.parametrize(
-        ("path", "name", "split", "step"),
-        [
+    def test_what_a_place_says(self) -> None:
+        for path, name, split, step in (
             ("/data/gsm8k/test.jsonl", "gsm8k", "heldout", None),
             ("/data/gsm8k_train.jsonl", "gsm8k", "train", None),
             ("/x/aime/data/test-00000-of-00001.parquet", "aime", "heldout", None),
@@ -210,12 +202,10 @@ class TestValues:
             ("/runs/my-run/rollout_data/20.jsonl", "my-run", "train", 20),
             ("/runs/latest.jsonl", "latest", "train", None),
             ("/runs/contest.jsonl", "contest", "train", None),
-        ],
-    )
-    def test_what_a_place_says(self, path, name, split, step) -> None:
-        assert names.origin(Path(path)) == name
-        assert names.split(Path(path).name) == split
-        assert names.step(Path(path)) == step
+        ):
+            assert names.origin(Path(path)) == name, path
+            assert names.split(Path(path).name) == split, path
+            assert names.step(Path(path)) == step, path
 
 
 PROMPT = "<|im_start|>user\n2+2<|im_end|>\n<|im_start|>assistant\n"
@@ -368,9 +358,8 @@ class TestRollouts:
         (r,) = rollouts(tmp_path / "x.csv")[1]
         assert (r.text, r.response_token_ids.tolist(), r.reward) == ("4", [7, 8], 1.0)
 
-    @pytest.mark.parametrize(
-        ("row", "words"),
-        [
+    def test_rows_that_are_bad(self) -> None:
+        for row, words in (
             ({"response": "4"}, "no problem"),
             ({"problem": "  ", "response": "4"}, "the problem is empty"),
             ({"problem": 3, "response": "4"}, "problem is 3, not text"),
@@ -382,11 +371,9 @@ class TestRollouts:
             ({"problem": "2+2", "response": "4", "step": 1.5}, "step is 1.5"),
             ({"problem": "2+2", "response": [{"role": "assistant", "tool_calls": [1]}]}, "calls tools"),
             ({"problem": [{"role": "user", "content": [{"type": "image"}]}], "response": "4"}, "other than text"),
-        ],
-    )
-    def test_rows_that_are_bad(self, tmp_path, row, words) -> None:
-        with pytest.raises(BadRow, match=words):
-            list(formats.ROLLOUTS["rows"].rollouts(row, COLUMNS, "x.jsonl"))
+        ):
+            with pytest.raises(BadRow, match=words):
+                list(formats.ROLLOUTS["rows"].rollouts(row, COLUMNS, "x.jsonl"))
 
     def test_columns_are_mapped_and_a_dot_reaches_into_a_struct(self) -> None:
         row = {"q": "2+2", "out": {"text": "4"}, "problem": "not this", "reward": None}

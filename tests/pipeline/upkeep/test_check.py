@@ -1,6 +1,5 @@
 """Every fault of an archive is found and repaired as far as possible, and no row is deleted for it."""
 
-import datetime
 import hashlib
 import os
 import re
@@ -25,7 +24,7 @@ from pipeline.stages import evaluate, generate, reference, score, train
 from pipeline.upkeep import check
 from pipeline.upkeep.check import Kind
 from schemas import TABLES, UserError, digest
-from tests.helpers.archives import edit
+from tests.helpers.archives import edit, made_up
 from tests.helpers.command import invoke, refused
 from tests.helpers.holder import lock_held
 from tests.helpers.runs import open_run
@@ -48,19 +47,6 @@ def more(store: Store, name: str, /, where: str = "true", **values: Any) -> dict
     number = len(store.shards(name))
     store.write(f"more/{number}", {name: pa.Table.from_pylist([row], TABLES[name].schema)})
     return row
-
-
-def made_up(name: str) -> dict[str, Any]:
-    values = {
-        pa.string(): "x",
-        pa.int64(): 1,
-        pa.float64(): 1.0,
-        pa.timestamp("us", tz="UTC"): datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
-    }
-    return {
-        c.name: None if c.null is not None else next(iter(c.enum)) if c.enum is not None else values[c.type]
-        for c in TABLES[name].columns
-    }
 
 
 # What is planted for each query of sql/checks, and exactly what it has to say then. A query without a plant fails.
@@ -208,9 +194,10 @@ def verdicts_judge_something(store: Store) -> list[tuple[str, str]]:
 def test_every_check_finds_what_was_planted_and_nothing_else(trained, archive, path) -> None:
     query = path.read_text()
     assert db.connect(Store(trained.archive), only=query).execute(query).fetchall() == []
-    expected = globals()[path.stem](Store(archive))
-    assert sorted(db.connect(Store(archive), only=query).execute(query).fetchall()) == sorted(expected)
-    said = [(finding.where, finding.what) for finding in check.check(Store(archive)) if finding.kind is Kind.ROW]
+    store = Store(archive)
+    expected = globals()[path.stem](store)
+    assert sorted(db.connect(store, only=query).execute(query).fetchall()) == sorted(expected)
+    said = [(finding.where, finding.what) for finding in check.rows(store, store.versions())]
     for row, problem in expected:
         assert (f"{path.stem}: {row}", problem) in said
 
@@ -287,17 +274,20 @@ def swapped(path: Path) -> str:
 DAMAGES = [missing, cut, flipped, swapped]
 
 
-@pytest.mark.parametrize("name", ["verdicts", "responses", "draws"])
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_file_is_found(archive, name, damage) -> None:
-    path = next(iter(Store(archive).shards(name)))
-    said = damage(archive / path)
-    files = [finding for finding in check.check(Store(archive)) if finding.kind is Kind.DAMAGED]
-    assert [finding.where for finding in files] == [path]
-    assert files[0].what.startswith(said)
-    out = invoke("check", "-a", str(archive), code=1).stdout
-    assert f"{path}: {said}" in out
-    assert "rows were not compared: files they are in are damaged" in out
+def test_a_damaged_file_is_found(trained, tmp_path) -> None:
+    """Whatever happened to it, in narrow tables and in the wide one; a file each of three tables, and no other is named."""
+    for damage in DAMAGES:
+        archive = shutil.copytree(trained.archive, tmp_path / damage.__name__)
+        paths = [next(iter(Store(archive).shards(name))) for name in ("verdicts", "responses", "draws")]
+        expected = {path: damage(archive / path) for path in paths}
+        store = Store(archive)
+        found = {finding.where: finding for finding in check.files(store, store.versions())}
+        assert set(found) == set(paths), damage
+        assert {finding.kind for finding in found.values()} == {Kind.DAMAGED}, damage
+        assert all(found[path].what.startswith(said) for path, said in expected.items()), damage
+        out = invoke("check", "-a", str(archive), code=1).stdout
+        assert all(f"{path}: {said}" in out for path, said in expected.items()), damage
+        assert "rows were not compared: files they are in are damaged" in out, damage
 
 
 def test_a_file_that_belongs_to_nothing_is_found(archive) -> None:
@@ -344,21 +334,22 @@ def held(archive: Path) -> set[str]:
 
 
 @pytest.mark.usefixtures("warm")
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_verdicts_and_references_are_made_again(trained, archive, damage) -> None:
+def test_verdicts_and_references_are_made_again(trained, archive) -> None:
     """The same values as before, from responses and weights; the damaged files stay, out of the way."""
     store, good = Store(archive), Store(trained.archive)
-    damaged = [next(iter(store.shards(name))) for name in ("verdicts", "references")]
-    for path in damaged:
+    damaged = {}
+    for name, how in (("verdicts", (missing, swapped)), ("references", (cut, flipped))):
+        damaged |= dict(zip(store.shards(name), how, strict=False))
+    assert len(damaged) == len(DAMAGES), "each of them happened to a file"
+    for path, damage in damaged.items():
         damage(archive / path)
     kept = held(archive)
     out = invoke("check", "--repair", "-a", str(archive)).stdout
     assert out.splitlines()[-1].endswith("whole")
     assert contents(Store(archive), "verdicts", ("seconds",)) == contents(good, "verdicts", ("seconds",))
     assert contents(Store(archive), "references", ("pass_id",)) == contents(good, "references", ("pass_id",))
-    assert {path: (archive / "quarantine" / path).exists() for path in damaged} == dict.fromkeys(
-        damaged, damage is not missing
-    )
+    for path, damage in damaged.items():
+        assert (archive / "quarantine" / path).exists() == (damage is not missing), path
     assert kept <= held(archive), "something is nowhere any more"
     again = invoke("check", "--repair", "-a", str(archive)).stdout
     assert again == f"{archive}: whole\n", "there is nothing more to do"
@@ -551,16 +542,18 @@ def test_a_torn_checkpoint_is_read_around(archive) -> None:
     assert len(contents(Store(archive), "snapshots")) == len(rows) + 1
 
 
-@pytest.mark.parametrize("left", [b"", b'{"version":2'])
-def test_a_torn_note_of_the_checkpoint_is_no_matter(archive, left) -> None:
+def test_a_torn_note_of_the_checkpoint_is_no_matter(archive) -> None:
     store = Store(archive)
     for n in range(30):
         store.snapshot(f"filler/{n}", "test")
     rows = contents(store, "snapshots")
-    (archive / delta_log("snapshots") / "_last_checkpoint").write_bytes(left)
-    assert contents(Store(archive), "snapshots") == rows
-    Store(archive).snapshot("one/more", "test")
-    assert len(contents(Store(archive), "snapshots")) == len(rows) + 1
+    for n, left in enumerate((b"", b'{"version":2'), 1):
+        (archive / delta_log("snapshots") / "_last_checkpoint").write_bytes(left)
+        assert len(contents(Store(archive), "snapshots")) == len(rows) + n - 1, left
+        Store(archive).snapshot(f"more/{n}", "test")
+        now = contents(Store(archive), "snapshots")
+        assert len(now) == len(rows) + n, left
+        assert set(map(repr, rows)) <= set(map(repr, now)), left
 
 
 def test_repair_finishes_what_a_torn_log_left_half(trained, archive) -> None:

@@ -1,6 +1,5 @@
 """Fewer files with the same answers, and less disk with every kept state intact."""
 
-import subprocess
 import threading
 import time
 from functools import partial
@@ -16,7 +15,7 @@ from pipeline.query import states as versions
 from pipeline.upkeep import compaction
 from pipeline.upkeep.repeat import repeat
 from schemas import TABLES, UserError
-from tests.helpers.command import REVAL, environment, invoke, refused
+from tests.helpers.command import invoke, refused
 
 DATA = [name for name in TABLES if name not in NAMES]
 
@@ -193,15 +192,7 @@ def test_vacuum_says_what_it_frees_and_frees_that(trained, archive) -> None:
 
     # Without a terminal to ask at and without --yes it only says what it would do.
     words = ("vacuum", "--keep-snapshots", "good,now", "-a", str(archive))
-    done = subprocess.run(
-        [*REVAL, *words],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        cwd=archive.parent,
-        env=environment(archive.parent),
-    )
-    assert done.returncode == 2
+    done = invoke(*words, code=2)
     assert done.stderr == "reval: vacuum: nothing was deleted; run it again with --yes\n"
     assert "snapshots will no longer be readable, 1 of them pinned by a training pass" in done.stdout
     assert {path for name in TABLES for path in store.files.listing(name) if "_delta_log" not in path} == there
