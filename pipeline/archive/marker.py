@@ -74,7 +74,7 @@ def check_readable(what: str, number: int, known: int, readable_since: str, tabl
     if is_too_old:
         raise UserError(
             f"{what} is of a reval before {OLDEST_READ}, which this {this} does not read; "
-            "write its rollouts to a file with the reval that made it, and `reval import` that file"
+            "write its rollouts to a file with the reval that made it, and bring them in with `reval import rollouts`"
         )
 
 
