@@ -79,9 +79,7 @@ def test_every_query_opens_with_what_it_returns_and_lists_its_columns() -> None:
     assert len(queries) > 50
     for name, text in [*queries.items(), *((name, make()) for name, make in GENERATED.items())]:
         assert text.startswith("-- "), name
-        assert "row" in text.split("
-
-")[0].lower(), name
+        assert "row" in text.split("\n\n")[0].lower(), name
         assert "SELECT *" not in text, name
 
 
