@@ -43,7 +43,7 @@ def lengths(archive: Path, version: int | None = None) -> pl.DataFrame:
 def versions(archive: Path, snapshot: str) -> dict[str, int]:
     """The version that each table had at a snapshot, by its id: `reval snapshots` lists them."""
     found = pl.scan_delta(str(archive / "snapshots")).filter(pl.col("snapshot_id") == snapshot).collect()
-    return {entry["key"]: entry["value"] for entry in found["versions"].item()}
+    return dict(found["versions"].item())
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def test_the_archive_is_asked_from_python(trained, monkeypatch, capsys) -> None:
     runpy.run_path(str(EXAMPLES / "query_archive.py"), run_name="__main__")
     said = capsys.readouterr().out
     query = (
-        "SELECT iteration, count(*), avg((verdict = 'correct')::INT) FROM verdicts JOIN trajectories USING (trajectory_id) "
+        "SELECT t.iteration, count(*), avg((verdict = 'correct')::INT) FROM verdicts JOIN trajectories t USING (trajectory_id) "
         "GROUP BY 1 ORDER BY 1"
     )
     for iteration, n_judged, correct in ask(trained.archive, query):
