@@ -110,19 +110,24 @@ def test_heavy_imports_wait(path: Path) -> None:
 
 
 def test_names_of_modules_in_strings_exist() -> None:
-    """What is started as `python -m NAME`: neither ruff nor mypy sees these."""
-    pattern = re.compile(r"^(?:pipeline|reval|flows|schemas|benchmarks|tests)(?:\.\w+)+$")
+    """What is started as `python -m NAME`, and what a program in a string imports: neither ruff nor mypy sees these."""
+    name = r"((?:pipeline|reval|flows|schemas|benchmarks|tests)(?:\.\w+)+)"
+    whole, imports = re.compile(name), re.compile(rf"^(?:.*; )?(?:from|import) {name}", re.MULTILINE)
     rooms = [ROOT / name for name in (*LAYERS, "benchmarks", "tests")]
     for path in (path for room in rooms for path in sorted(room.rglob("*.py"))):
         for node in ast.walk(tree(path)):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and pattern.match(node.value):
-                where = ROOT.joinpath(*node.value.split("."))
-                # pipeline.runs.processes.Processes.engine: a name inside a module, as monkeypatch has it.
-                there = any(
-                    p.with_suffix(".py").exists() or (p / "__init__.py").exists()
-                    for p in (where, where.parent, where.parent.parent)
-                )
-                assert there, f"{in_rooms(path)}: {node.value}"
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                for found in imports.findall(node.value):
+                    assert is_module(ROOT.joinpath(*found.split("."))), f"{in_rooms(path)}: {found}"
+                if whole.fullmatch(node.value):
+                    where = ROOT.joinpath(*node.value.split("."))
+                    # pipeline.runs.processes.Processes.engine: a name inside a module, as monkeypatch has it.
+                    there = any(map(is_module, (where, where.parent, where.parent.parent)))
+                    assert there, f"{in_rooms(path)}: {node.value}"
+
+
+def is_module(path: Path) -> bool:
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
 @pytest.mark.slow

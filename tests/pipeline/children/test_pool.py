@@ -293,7 +293,7 @@ def test_a_users_mistake_is_the_users(made) -> None:
 ORPHANS = """
 import sys, time
 from pathlib import Path
-from pipeline.pool import Pool
+from pipeline.children.pool import Pool
 pool = Pool("tests.pipeline.children.pool_worker", 2, 600.0, Path(sys.argv[1]))
 for _, result in pool.map([("pid",), ("pid",), ("hang",), ("hang",), ("hang",), ("hang",)]):
     print(*[place.worker.pid for place in pool._places], flush=True)
