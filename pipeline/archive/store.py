@@ -63,6 +63,7 @@ class Store:
         self._n_rows: dict[str, tuple[int, int]] = {}
         self._made: dict[str, int] = {}  # the CRC-32 of files made and not committed yet
         self._past: dict[tuple[str, int], dict[str, entries.Logged]] = {}
+        self._newest: dict[str, tuple[int, dict[str, entries.Logged]]] = {}  # with the version
         if self.marker.outdated:
             self._migrate()
 
@@ -194,7 +195,9 @@ class Store:
             return self._past[name, version]
         table = self._table(name)
         if version is None:
-            return entries.logged(table, name)
+            if self._newest.get(name, (-1, {}))[0] != table.version():
+                self._newest[name] = (table.version(), entries.logged(table, name))
+            return self._newest[name][1]
         found = entries.logged(table if version == table.version() else self.at(name, version), name)
         self._past[name, version] = found
         return found

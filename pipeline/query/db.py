@@ -230,17 +230,22 @@ def _mentioned(statement: str | None) -> tuple[list[str], list[str]]:
     if statement is None:
         return list(TABLES), list(VIEWS)
     views: list[str] = []
-    statement = _code(statement)
+    words = _words(statement)
     for name in reversed(VIEWS):
-        if re.search(rf"\b{name}\b", statement):
+        if name in words:
             views.insert(0, name)
-            statement += _code(sql(f"views/{name}"))
-    return [name for name in TABLES if re.search(rf"\b{name}\b", statement)], views
+            words |= _view_words(name)
+    return [name for name in TABLES if name in words], views
 
 
-def _code(statement: str) -> str:
-    """The statement without its comments: words in these are no tables."""
-    return re.sub(r"--.*", "", statement)
+@cache
+def _view_words(name: str) -> frozenset[str]:
+    return _words(sql(f"views/{name}"))
+
+
+def _words(statement: str) -> frozenset[str]:
+    """The words of a statement; its comments are left out, where a word is not the name of a table."""
+    return frozenset(re.findall(r"\w+", re.sub(r"--.*", "", statement)))
 
 
 def _files(store: Store, name: str, versions: Versions | None, wanted: FileFilter | None = None) -> Sizes:

@@ -41,8 +41,9 @@ DEFAULTS = {setting: default(setting) for setting in SETTINGS}
 def run_settings() -> str:
     """The view of runs that has settings as columns."""
     kept = [column.name for column in TABLES["runs"].columns if column.name != "config"]
-    meanings = "\n".join(f"--   {_column(setting)}    the setting {setting}" for setting in SETTINGS)
-    columns = ",\n    ".join([*kept, *(f"{_value(setting)} AS {_column(setting)}" for setting in SETTINGS)])
+    meanings = "\n".join(f"--   {setting.replace('.', '_')}    the setting {setting}" for setting in SETTINGS)
+    columns = ",\n    ".join([*kept, *(_column(i, setting) for i, setting in enumerate(SETTINGS, start=1))])
+    paths = ", ".join(f"'$.{setting}'" for setting in SETTINGS)
     return f"""\
 -- run_settings: one row per run, as in the table runs, with the settings that queries use as columns. A setting that did
 -- not exist when the run began has its default, which is what was done then. No order.
@@ -50,19 +51,17 @@ def run_settings() -> str:
 {meanings}
 SELECT
     {columns}
-FROM runs
+FROM (SELECT {", ".join(kept)}, json_extract_string(config, [{paths}]) AS recorded FROM runs)
 """
 
 
-def _column(setting: str) -> str:
-    return setting.replace(".", "_")
-
-
-def _value(setting: str) -> str:
-    """SQL for a setting of a run. A recorded null stays null; a setting that is not recorded has its default."""
-    otherwise = json.dumps(DEFAULTS[setting]).replace("'", "''")
-    recorded = f"coalesce(json_extract(config, '$.{setting}'), '{otherwise}'::JSON)"
-    return f"json_extract_string({recorded}, '$')::{SETTINGS[setting]}"
+def _column(place: int, setting: str) -> str:
+    """SQL for a setting out of the list of those recorded. It is text there; null: it is null, or it is not recorded."""
+    value, default = f"recorded[{place}]", DEFAULTS[setting]
+    if default is not None:
+        text = default if isinstance(default, str) else json.dumps(default)
+        value = f"coalesce({value}, '{text}')"
+    return f"{value}::{SETTINGS[setting]} AS {setting.replace('.', '_')}"
 
 
 def pass_names() -> str:
@@ -77,9 +76,8 @@ WITH begun AS (
     LEFT JOIN passes p USING (run_id)
     GROUP BY r.run_id
 )
-SELECT pass_id, run_id, iteration FROM passes
-UNION
-SELECT format('{PASS_NAME}', run_id, iteration), run_id, iteration FROM begun
+SELECT format('{PASS_NAME}', run_id, iteration) AS pass_id, run_id, iteration
+FROM begun
 """
 
 
