@@ -15,7 +15,7 @@ from schemas import UserError, digest
 
 
 class Bucket:
-    """An archive in an object store: s3://, gs://, az://. Options are Delta's, on top of the environment's."""
+    """An archive in an object store: s3://, gs://, az://. Options are Delta's, added to those from the environment."""
 
     def __init__(self, root: str, options: dict[str, str]) -> None:
         from obstore.exceptions import BaseError
@@ -30,7 +30,7 @@ class Bucket:
         try:
             self._objects = from_url(
                 root, config=named or None, client_options=client or None
-            )  # and what the environment says
+            )  # and settings from the environment
         except (BaseError, ValueError) as error:
             raise UserError(f"archive {root}: {str(error).splitlines()[0]}") from None
 
@@ -122,7 +122,7 @@ class Bucket:
         self._cached(path.relative_to(self.local).as_posix()).write_text(json.dumps(tags))
 
     def bring(self, path: str) -> Path:
-        """Downloads it, unless this machine's copy is of the objects that are there now."""
+        """Downloads the path, unless this machine's copy is of the present objects."""
         import obstore
 
         final, temporary = self.local / path, self.local / "scratch" / f"{os.getpid()}-{digest(path)}"
@@ -132,7 +132,7 @@ class Bucket:
                 listed = [obstore.head(self._objects, path)]
         tags = {item["path"]: item["e_tag"] for item in listed}
         cached = self._cached(path)
-        if not tags and cached.exists():  # it is a copy of what is gone
+        if not tags and cached.exists():  # the copied objects were deleted
             remove(final)
             cached.unlink()
         if not tags or (final.exists() and cached.exists() and json.loads(cached.read_text()) == tags):
@@ -153,7 +153,7 @@ class Bucket:
         return final
 
     def _cached(self, path: str) -> Path:
-        """Notes which objects a local copy is of."""
+        """The file that notes of which objects a local copy is."""
         note = self.local / "cached" / f"{digest(path)}.json"
         note.parent.mkdir(parents=True, exist_ok=True)
         return note
@@ -218,7 +218,7 @@ class _Seekable(io.RawIOBase):
 
 @contextmanager
 def _named(uri: str) -> Iterator[None]:
-    """What the object store refuses, as one line; a file that is not there is a FileNotFoundError."""
+    """Turns errors of the object store into a UserError of one line; if a file does not exist, a FileNotFoundError."""
     from obstore.exceptions import BaseError, NotFoundError
 
     try:

@@ -1,4 +1,4 @@
-"""Entries of Delta's log: reads what it says of a table's files, and makes the entry of a new file."""
+"""Entries of Delta's log: reads the entries of a table's files, and makes the entry of a new file."""
 
 import json
 import time
@@ -14,12 +14,12 @@ from deltalake.transaction import AddAction
 from pipeline.archive.files import Files
 from schemas import TABLES
 
-# Whether a file whose span goes from a least to a greatest value may hold what is wanted.
+# Whether a file may hold wanted rows, from the least and the greatest value of its span.
 FileFilter = Callable[[Any, Any], bool]
 
 
 def holding(values: Iterable[str]) -> FileFilter:
-    """Files that may hold one of some values."""
+    """A filter for files that may hold one of these values."""
     wanted = sorted(values)
 
     def may_hold(least: str, greatest: str) -> bool:
@@ -30,7 +30,7 @@ def holding(values: Iterable[str]) -> FileFilter:
 
 
 class Logged(NamedTuple):
-    """What the log says of a file: bytes, rows, and the least and greatest of its table's span, None if not known."""
+    """A file's entry in the log: bytes, rows, and the least and greatest value of its table's span (None: not known)."""
 
     size: int
     n_rows: int
@@ -48,7 +48,7 @@ def logged(table: DeltaTable, name: str) -> dict[str, Logged]:
 
 
 def entry(files: Files, path: str, n_rows: int | None = None, *, data_change: bool = True) -> AddAction:
-    """What the log shall say of a file that is in place; n_rows None: as many as it has."""
+    """The entry for a file that is in place; n_rows None: the number is read from the file."""
     size = files.size(path)
     assert size is not None, path
     name, _, inside = path.partition("/")
@@ -68,7 +68,7 @@ def entry(files: Files, path: str, n_rows: int | None = None, *, data_change: bo
 
 
 def _span(footer: pq.FileMetaData, column: str | None) -> dict[str, dict[str, Any]]:
-    """The least and greatest value of a column; nothing if there is none, or a row has none."""
+    """The least and greatest value of a column; empty if there is no such column, or a row has no value in it."""
     if column is None:
         return {}
     place = footer.schema.to_arrow_schema().names.index(column)

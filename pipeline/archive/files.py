@@ -1,7 +1,7 @@
 """The files of an archive, in a folder or an object store, behind one small set of operations.
 
-A file appears whole or not at all, and once it has appeared it stays through a loss of power. Paths are relative to
-the archive and have forward slashes.
+A file becomes visible only when it is complete, and from then on it survives a loss of power. Paths are relative to the
+archive and have forward slashes.
 """
 
 import os
@@ -27,10 +27,10 @@ class Reader(Protocol):
 
 
 class Files(Protocol):
-    """What both kinds can do.
+    """The operations that a folder and an object store share.
 
-    `uri` is the address other libraries take; `local` a folder for what has to be ordinary files: in a folder the
-    archive itself, else a cache of it.
+    `uri` is the address for other libraries. `local` is a folder for data that must be ordinary files: the archive itself
+    if it is a folder, else a cache of it.
     """
 
     uri: str
@@ -38,52 +38,52 @@ class Files(Protocol):
     options: dict[str, str]
 
     def make(self, path: str, write: Callable[[Path], None]) -> int:
-        """Has `write` write an ordinary file, which then becomes `path`; returns the CRC-32 of what was written."""
+        """Calls `write` to write an ordinary file, which then becomes `path`; returns the CRC-32 of its contents."""
 
     def read(self, path: str) -> bytes | None:
-        """The contents; None: there is no such file."""
+        """The contents of a file; None: there is no such file."""
 
     def size(self, path: str) -> int | None:
-        """Bytes; None: there is no such file."""
+        """The size of a file in bytes; None: there is no such file."""
 
     def listing(self, folder: str) -> dict[str, int]:
-        """Paths of all files below a folder, with their bytes."""
+        """Paths of all files below a folder, with their sizes in bytes."""
 
     def names(self) -> set[str]:
-        """What lies at the archive's top, files and folders."""
+        """Names of the files and folders at the archive's top."""
 
     def move(self, path: str, to: str) -> None: ...
 
     def remove(self, path: str) -> None:
-        """Deletes a file; that there is none is no error."""
+        """Deletes a file; it is no error if there is none."""
 
     def clear(self, path: str) -> None:
-        """Deletes a file, or a folder with all that is in it, and this machine's copy; likewise."""
+        """Deletes a file, or a folder with all its contents, and this machine's copy; it is no error if there is none."""
 
     def open(self, path: str) -> BinaryIO:
-        """To read and to seek in, by one thread."""
+        """Opens a file for one thread to read and seek in."""
 
     def reader(self, path: str) -> Reader: ...
 
     def persist(self, path: Path) -> None:
-        """Makes a file or a folder written under `local` part of the archive."""
+        """Adds a file or a folder that was written under `local` to the archive."""
 
     def bring(self, path: str) -> Path:
-        """The file or folder `path` as ordinary files; the path may not exist if the archive has none."""
+        """Where the file or folder `path` is as ordinary files; nothing is there if the archive has no such path."""
 
     def lock(self, name: str, *, wait: bool) -> AbstractContextManager[None]:
         """Holds a named lock. Raises: Held."""
 
     def locks(self) -> list[str]:
-        """Names that may be locked."""
+        """Names that were locked at some time; some may be locked now."""
 
     @property
     def lost(self) -> bool:
-        """Whether a lock was taken over by another process while it was held here."""
+        """Whether another process took over a lock, or could have, while it was held here."""
 
 
 def put_aside(files: Files, path: str) -> str:
-    """Moves a file to quarantine, beside what was put there under the same path before; returns where it is now."""
+    """Moves a file to quarantine; earlier files of the same path stay there. Returns where the file is now."""
     to, number = f"{QUARANTINE}/{path}", 1
     while files.size(to) is not None:
         to, number = f"{QUARANTINE}/{path}.{number}", number + 1
@@ -92,14 +92,14 @@ def put_aside(files: Files, path: str) -> str:
 
 
 def remove(path: Path) -> None:
-    """Deletes a file or a folder; that there is none is no error."""
+    """Deletes a file or a folder; it is no error if there is none."""
     if path.is_dir():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
 
 
 def crc32(file: BinaryIO) -> int:
-    """The CRC-32 of a file's contents from where it stands."""
+    """The CRC-32 of a file's contents from the present position on."""
     found = 0
     while part := file.read(1 << 20):
         found = zlib.crc32(part, found)
@@ -107,7 +107,7 @@ def crc32(file: BinaryIO) -> int:
 
 
 def sync(path: Path) -> None:
-    """Has the operating system put a file, or a folder's entries, on disk."""
+    """Makes the operating system write a file, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

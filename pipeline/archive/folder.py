@@ -53,7 +53,7 @@ class Folder:
         found = dict[str, int]()
         for where, _, names in os.walk(self.local / folder):
             for path in (Path(where, name) for name in names):
-                with suppress(FileNotFoundError):  # others may be deleting
+                with suppress(FileNotFoundError):  # another process may have deleted it
                     found[path.relative_to(self.local).as_posix()] = path.stat().st_size
         return found
 
@@ -84,7 +84,7 @@ class Folder:
         self._sync_up(path)
 
     def _sync_up(self, path: Path) -> None:
-        """Puts a path on disk, and the folders it is in up to the archive's."""
+        """Writes a path to disk, and the folders above it, up to the archive's folder."""
         for folder in (path, *path.parents):
             sync(folder)
             if folder == self.local:

@@ -1,6 +1,6 @@
 """Where things are inside an archive; no other module knows a folder's name. It builds paths and opens nothing.
 
-Addresses are relative to the archive. Those that are ordinary files while they are worked on are also paths under
+Addresses are relative to the archive. Weights and other data that are written as ordinary files also have a path under
 `local`: the archive itself if it is a folder, else this machine's cache of it.
 """
 
@@ -10,20 +10,20 @@ from pathlib import Path
 
 from schemas import TABLES, digest
 
-# The archive when none is named: in the folder the command runs in.
+# The archive if none is named: in the folder that the command runs in.
 ARCHIVE = os.environ.get("REVAL_ARCHIVE", "archive")
 # The file that makes a directory an archive; written last when one is created.
 MARKER = "reval.json"
-# What was damaged or belongs to nothing, out of the way and still there.
+# For files that are damaged or belong to no table: moved here, not deleted.
 QUARANTINE = "quarantine"
-# Imports of other archives that have not ended.
+# Notes of imports of other archives that have not finished.
 BEGUN = "begun"
-# Policies and their optimizers' states; and notes of those that a keep rule took away, under the same paths.
+# Policies, optimizer states, and notes of those that a keep rule deleted, under the same paths.
 WEIGHTS, OPTIMIZER, PRUNED = "weights", "optimizer", "pruned"
 
 
 def shard_file(shard: str, table: str) -> str:
-    """A shard's file in a table: its name is a digest of the shard's."""
+    """A shard's file in a table. The file's name is a digest of the shard's name."""
     return f"{TABLES[table].name}/part-{digest(shard)}.parquet"
 
 
@@ -32,7 +32,7 @@ def delta_log(table: str) -> str:
 
 
 def begun(archive: str) -> str:
-    """Where the id of an import of another archive is noted while it goes on."""
+    """The file that notes the id of an import of another archive while it runs."""
     return f"{BEGUN}/{digest(archive)}"
 
 
@@ -48,7 +48,7 @@ def is_shard(path: str) -> bool:
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of what stages write as ordinary files, and of what never leaves this machine."""
+    """Paths of ordinary files that stages write, and of files that never leave this machine."""
 
     root: str
     local: Path
@@ -67,11 +67,11 @@ class Layout:
 
     @property
     def tracking(self) -> Path:
-        """What trackers keep, of all runs."""
+        """The folder in which trackers keep their data, of all runs."""
         return self.local / "tracking"
 
     def log(self, who: str, name: str) -> Path:
-        """What a child process of a run or command printed."""
+        """The file with the output of a child process of a run or command."""
         return self.local / "logs" / who / f"{name}.log"
 
     def relative(self, path: Path) -> str:

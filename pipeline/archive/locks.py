@@ -1,9 +1,9 @@
 """Locks on names within an archive. A lock ends with the process that holds it, also when that is killed.
 
-In a folder the operating system keeps them (flock): they end with their holder, however it ends. In an object store a
-lock is an object that its holder renews; one that is empty, or was not renewed for `LEASE_SECONDS`, is anybody's. To take
-it, to renew it and to give it back are conditional puts, so only one gets it, and nobody gives back another's. A holder
-that was cut off or asleep for that long may write no more.
+In a folder the operating system keeps the locks (flock): a lock ends when its holder ends, in any way. In an object store
+a lock is an object that its holder renews. Anybody may take it if it is empty or was not renewed for `LEASE_SECONDS`.
+Taking, renewing and releasing are conditional puts, so only one process gets the lock, and no process releases the lock
+of another. A holder that was cut off or asleep for that long may not write any more.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ class Held(UserError):
 
 
 def words(holder: Holder) -> str:
-    """A holder in a sentence."""
+    """The holder, as words for a message."""
     if not holder:
         return "another process"
     return "process {pid} of {user} on {host}, since {since}".format(**holder)
@@ -54,7 +54,7 @@ def _me() -> Holder:
 
 
 def _until(take: Callable[[], Holder | None], name: str, wait: bool) -> None:
-    """Calls `take` until it gives None, or raises with the holder it gives; says once whom it waits for."""
+    """Calls `take` until it returns None. If `take` returns a holder: waits and logs this once, or raises Held."""
     said = False
     while (holder := take()) is not None:
         if not wait:
@@ -67,7 +67,7 @@ def _until(take: Callable[[], Holder | None], name: str, wait: bool) -> None:
 
 @contextmanager
 def flocked(path: Path, name: str, *, wait: bool) -> Iterator[None]:
-    """Holds the lock file at `path`. The file stays; the lock does not.
+    """Holds the lock on the file at `path`. The file stays when the lock ends.
 
     Raises:
         Held: another process, or another part of this one, has it, and `wait` is false.
@@ -105,11 +105,11 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether another process has the lock by now, or could have."""
+        """Whether another process has taken the lock, or could have taken it."""
         return self._taken or _awake() - self._heard > LEASE_SECONDS
 
     def _put(self, content: bytes, how: Any) -> None:
-        """Raises: AlreadyExistsError, PreconditionError; others were first."""
+        """Raises: AlreadyExistsError, PreconditionError: another process was first."""
         import obstore
 
         asked = _awake()
@@ -117,7 +117,7 @@ class Lease:
         self._heard = asked
 
     def take(self) -> Holder | None:
-        """Takes the lock, or gives its holder."""
+        """Takes the lock and returns None; if another process has it, returns its holder."""
         import obstore
         from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
 
@@ -137,7 +137,7 @@ class Lease:
         return None
 
     def renew(self) -> None:
-        """Keeps the lock until told otherwise, or until another process has taken it."""
+        """Renews the lock until it is released here, or another process has taken it."""
         from obstore.exceptions import NotFoundError, PreconditionError
 
         me = _me()
@@ -146,7 +146,7 @@ class Lease:
                 self._put(_content(me), {"e_tag": self._tag})
             except (PreconditionError, NotFoundError):
                 self._taken = True
-            except Exception:  # the network; worth another try while the lease is ours
+            except Exception:  # a network error: try again while the lease is valid
                 continue
 
     @contextmanager
@@ -162,22 +162,22 @@ class Lease:
         finally:
             self._over.set()
             renewing.join()
-            with contextlib.suppress(Exception):  # it is another's by now, or runs out by itself
+            with contextlib.suppress(Exception):  # another process has taken it, or it expires by itself
                 self._put(b"", {"e_tag": self._tag})
 
 
 def _content(holder: Holder) -> bytes:
-    """What a lock object holds. No two are the same, and so no two have the same tag."""
+    """The content of a lock object. It is different each time, so that its tag is different too."""
     return json.dumps({**holder, "turn": os.urandom(8).hex()}).encode()
 
 
 def _awake() -> float:
-    """Seconds on a clock that goes on while the machine sleeps and that nobody sets."""
+    """Seconds on a clock that keeps running while the machine sleeps and that cannot be set."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _died_here(holder: Holder) -> bool:
-    """Whether the holder was a process of this machine that is no more."""
+    """Whether the holder was a process of this machine that has ended."""
     if holder.get("host") != socket.gethostname():
         return False
     try:
@@ -190,7 +190,7 @@ def _died_here(holder: Holder) -> bool:
 
 
 def _parsed(text: bytes) -> Holder:
-    """What a lock says of its holder; empty: a lock file is taken and not written yet, an object nobody's."""
+    """The holder that a lock names; empty: a lock file is taken but not written yet, or a lock object has no holder."""
     try:
         found: Holder = json.loads(text)
     except ValueError:

@@ -1,7 +1,7 @@
 """The archive's marker file: its tables and their versions; decides what to do with older and newer archives.
 
-An older archive is read: `Store` adds the columns it lacks. One of a newer reval is refused, and so is one from before
-`OLDEST_READ`.
+An older archive is read: `Store` adds the columns it lacks. An archive of a newer reval is refused, and so is one from
+before `OLDEST_READ`.
 """
 
 import json
@@ -14,7 +14,7 @@ from schemas import ARCHIVE_FORMAT, OLDEST_READ, READABLE_SINCE, TABLES, UserErr
 
 @dataclass(frozen=True)
 class Marker:
-    """`tables` has the version of each table."""
+    """The contents of the marker file; `tables` has the version of each table."""
 
     tables: dict[str, int] = field(default_factory=lambda: {name: table.version for name, table in TABLES.items()})
 
@@ -32,14 +32,14 @@ def parse(root: str, content: bytes | None, *, exists: bool) -> Marker:
     """The marker of the archive at `root`.
 
     Raises:
-        UserError: there is none, it is damaged, or its archive is of a newer reval than this one or too old for it.
+        UserError: there is no marker, it is damaged, or the archive is of a newer reval than this one or too old for it.
     """
     if content is None:
         what = "is not an archive (no reval.json in it)" if exists else "does not exist"
         raise UserError(f"archive {root} {what}; make one with `reval init --archive {root}`")
     try:
         found = json.loads(content)
-        since = found.get("readable_since", "0.1")  # which noted none
+        since = found.get("readable_since", "0.1")  # reval 0.1 noted none
         tables = {str(name): int(number) for name, number in found.get("tables", {}).items()}
         check_readable(f"archive {root}", int(found["format"]), ARCHIVE_FORMAT, since, tables)
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -51,8 +51,8 @@ def check_readable(what: str, number: int, known: int, readable_since: str, tabl
     """Refuses an archive or an export that this reval cannot read.
 
     Args:
-        what: what the message calls it.
-        number: of its format.
+        what: the name of the archive or export in the message.
+        number: the number of its format.
         known: the newest format that this reval reads.
         readable_since: the first reval that reads it, as the one that wrote it noted.
         tables: the version of each of its tables.

@@ -1,4 +1,4 @@
-"""Runs a stage: skips what the archive has, commits each shard as soon as it is made, names the final state."""
+"""Runs a stage: skips shards that the archive has, commits each new one as soon as it is made, names the final state."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -11,10 +11,10 @@ from pipeline.archive.store import Store
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of a stage that commits as a whole.
+    """A part of a stage that is committed as a whole.
 
-    `name` says what it holds, the same on every attempt; `tables` are those it adds rows to, the one readers look
-    through last.
+    `name` says what it holds and is the same on every attempt. `tables` are the tables it adds rows to; readers find rows
+    through the last one.
     """
 
     name: str
@@ -23,9 +23,9 @@ class Shard:
 
 
 def materialise(store: Store, run_id: str, iteration: int, stage: str, plan: Callable[[], Iterable[Shard]]) -> None:
-    """Runs the shards of `plan` that are not in the archive yet and names the state they end in with a snapshot.
+    """Commits the shards of `plan` that are not in the archive yet, and names the final state with a snapshot.
 
-    A finished stage is not even planned again.
+    If the stage is finished, `plan` is not called.
     """
     name = f"{run_id}/{iteration}/{stage}"
     if not store.recover(name, ("snapshots",)):
@@ -37,7 +37,7 @@ def commit(store: Store, prefix: str, shards: Iterable[Shard]) -> float | None:
     """Computes and commits each shard that is not in the archive.
 
     Returns:
-        the seconds of planning and computing alone; None: some shards were there already, made by another process.
+        the seconds of planning and computing only; None: some shards were in the archive already, from another process.
     """
     seconds, since, in_one_go = 0.0, time.perf_counter(), True
     for shard in shards:

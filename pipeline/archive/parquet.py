@@ -1,4 +1,4 @@
-"""How a shard is written as Parquet and read back. What was tried is in benchmarks/LOG.md, "Layout"."""
+"""How a shard is written as Parquet and read back. Measurements are in benchmarks/LOG.md, "Layout"."""
 
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 
 from schemas import TABLES, conform
 
-# A row group of responses is what a pass reads to get at one row of it: small enough to read, large enough to compress.
+# To read one response, a pass reads its whole row group: small enough to read fast, large enough to compress well.
 TOKENS_PER_GROUP = 65_536
 GROUP_ROWS = 16, 4096
-# And of narrow tables: a merged file of a long run can be passed over but for the iterations that are asked for.
+# Rows in a row group of the other tables: in a merged file of a long run, a query reads only the iterations it needs.
 NARROW_ROWS = 65_536
-# Of another value in every row: a dictionary of them is the column once more.
+# Columns with a different value in every row: a dictionary would repeat the whole column.
 UNIQUE = {"trajectory_id", "group_id", "prompt_id", "response_text", "problem"}
 
 
@@ -25,10 +25,10 @@ def write_parquet(rows: pa.Table, name: str, path: Path) -> None:
 
 
 def read_parquet(source: Path | BinaryIO, name: str) -> pa.Table:
-    """All rows of a file of table `name`; null in the columns that the table got since the file was written.
+    """All rows of a file of table `name`; columns that were added to the table after the file was written are null.
 
     Raises:
-        SchemaError: it lacks a column that is never null, or its values do not fit.
+        SchemaError: the file lacks a column that is never null, or its values do not fit.
     """
     rows, columns = pq.read_table(source), TABLES[name].columns
     for column in columns:
@@ -38,7 +38,7 @@ def read_parquet(source: Path | BinaryIO, name: str) -> pa.Table:
 
 
 def _responses(rows: pa.Table) -> dict[str, Any]:
-    """Bytes of numbers apart by significance, few rows to a group, and a filter for ids in each."""
+    """How responses are written: numbers split into bytes by significance, small row groups, a filter for ids in each."""
     lengths = pc.list_value_length(rows["response_token_ids"])
     n_tokens = pc.mean(lengths).as_py() or 0.0
     n_rows = max(GROUP_ROWS[0], min(GROUP_ROWS[1], int(TOKENS_PER_GROUP // max(1.0, n_tokens))))
@@ -53,7 +53,7 @@ def _responses(rows: pa.Table) -> dict[str, Any]:
 
 
 def _narrow(name: str) -> dict[str, Any]:
-    """Words in dictionaries, floats split into bytes; statistics let a reader pass over iterations and policies."""
+    """Words in dictionaries, floats split into bytes; with the statistics a reader skips iterations and policies."""
     columns = TABLES[name].columns
     floats = [c.name for c in columns if c.type == pa.float64()]
     words = [c.name for c in columns if c.name not in UNIQUE and c.name not in floats and not pa.types.is_nested(c.type)]

@@ -3,10 +3,10 @@
 A shard is a set of Parquet files, one per table it adds to, committed under one name. Guarantees:
 - all of a shard's files are complete and on disk (fsync, or an object store's promise) before a commit names one;
 - each commit carries the shard's name as an application transaction id, so a shard is committed once or not at all;
-- a file's name is a digest of its shard's, so a run killed between two commits of a shard is finished from the files
-  on disk, and what one table already shows is never made anew for the other. The last table of a shard is the one
-  through which readers look, so nothing is half visible.
-Two processes never write shards of one name at a time: a run's own are under the run's lock, others under `lock`.
+- a file's name is a digest of its shard's name, so a shard whose run was killed between two commits is completed from the
+  files on disk, and no rows are made a second time. Readers find rows through the last table of a shard, so a shard is
+  never visible in part.
+Two processes never write shards of the same name at a time: the run's lock protects its own shards, `lock` all others.
 """
 
 import datetime
@@ -32,10 +32,10 @@ from schemas import TABLES, UserError, conform, digest
 
 Versions = dict[str, int]
 Sizes = dict[str, int]
-# Tables that name states; they are none of a state's contents, and are only ever read as they are now.
+# Tables that name states. They are not part of a state, and are always read at their newest version.
 NAMES = ("snapshots", "labels")
-# Reading a log costs what came after its last checkpoint. Measured over 400 snapshots: 33 ms each at 100 commits, which
-# is Delta's default, 18 ms at 25; at 10 it is 15 ms, and the log grows twice as fast.
+# Reading a log costs as much as the commits after its last checkpoint. Measured over 400 snapshots: 33 ms each at 100
+# commits, which is Delta's default, 18 ms at 25; at 10 it is 15 ms, and the log grows twice as fast.
 CHECKPOINT_COMMITS = 25
 # How often delta-rs tries again when others commit at the same moment. At its default of 15, ten processes that appended
 # 200 times each had 91 of 2,000 refused; at 1,000 none.
@@ -44,17 +44,17 @@ HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=Fa
 
 
 class Store:
-    """Handles on the tables of one archive. Cheap to make; holds no open files."""
+    """The tables of one archive. Cheap to make; holds no open files."""
 
     def __init__(self, root: str | Path, options: Mapping[str, str] | None = None) -> None:
-        """Opens an existing archive; one of an older reval first gets the columns added since, and says so.
+        """Opens an existing archive. An archive of an older reval first gets the columns added since, with a message.
 
         Args:
             root: a folder, or the URL of one in an object store.
-            options: Delta's storage options, on top of what the environment says.
+            options: Delta's storage options, in addition to those from the environment.
 
         Raises:
-            UserError: `root` is not an archive, or was written by a newer reval or by one too old to be read.
+            UserError: `root` is not an archive, or was written by a newer reval, or by one that is too old.
         """
         self.files = files_at(root, options)
         self.layout = Layout(self.files.uri, self.files.local)
@@ -73,7 +73,7 @@ class Store:
 
     @classmethod
     def create(cls, root: str | Path, options: Mapping[str, str] | None = None) -> "Store":
-        """Opens the archive at `root`, making an empty one first where there is nothing.
+        """Opens the archive at `root`; if there is none, makes an empty one first.
 
         Raises:
             UserError: `root` holds other files, or an archive of a newer format.
@@ -81,7 +81,7 @@ class Store:
         there = files_at(root, options)
         if cls.vacant(root, options):
             try:
-                with there.lock("base", wait=True):  # others may be making it
+                with there.lock("base", wait=True):  # another process may be making it
                     if cls.vacant(root, options):
                         for name in TABLES:
                             _create_table(there, name)
@@ -92,14 +92,14 @@ class Store:
 
     @staticmethod
     def vacant(root: str | Path, options: Mapping[str, str] | None = None) -> bool:
-        """Whether an archive can be made at `root`: there is nothing, or one that was begun and never finished."""
+        """Whether an archive can be made at `root`: it is empty, or its creation was begun and never finished."""
         there = files_at(root, options)
         if there.read(MARKER) is not None:
             return False
         return _absent(there) or there.names() <= {*TABLES, files.LOCKS, f".{MARKER}.tmp"}
 
     def _migrate(self) -> None:
-        """Gives every table the columns it lacks; rows written before have null there."""
+        """Adds to every table the columns it lacks; they are null in the rows written before."""
         with self.lock("migration"):
             self.marker = self._read_marker()  # another process may have done it by now
             for name in self.marker.outdated:
@@ -127,13 +127,13 @@ class Store:
 
     @contextmanager
     def alone(self, what: str) -> Iterator[None]:
-        """Holds off every run for as long.
+        """Lets no run start or go on inside this context.
 
         Raises:
-            UserError: a run is going on; the message says which and whose.
+            UserError: a run is going on; the message says which run, and who started it.
         """
         with ExitStack() as stack:
-            # A run that is about to begin, the archive's first too, comes past `base`.
+            # Every run takes the lock `base` when it begins, also the first run of the archive.
             for name in sorted({"base", *self.files.locks()} - {torn.LOCK}):
                 try:
                     stack.enter_context(self.lock(name, wait=False))
@@ -142,7 +142,7 @@ class Store:
             yield
 
     def lock(self, name: str, *, wait: bool = True) -> AbstractContextManager[None]:
-        """Holds a lock on a name within the archive; a process that dies keeps none.
+        """Holds a lock on a name within the archive; a lock ends when its process dies.
 
         Raises:
             Held: another process has it, and `wait` is false.
@@ -150,13 +150,13 @@ class Store:
         return self.files.lock(name, wait=wait)
 
     def weights(self, location: str) -> Path:
-        """The folder of a policy whose row has this location: the user's own, or the archive's; it may be gone."""
+        """The folder of a policy whose row has this location: the user's own, or the archive's; it may not exist."""
         return Path(location) if Path(location).is_absolute() else self.files.bring(location)
 
     def pruned(self, address: str) -> str | None:
-        """The rule by which a policy's weights or optimizer state were pruned; None: they were not, or are the user's.
+        """The rule that pruned a policy's weights or optimizer state; None: they were not pruned, or are the user's.
 
-        It is noted before the first file goes: what is left of them may not be whole.
+        The rule is noted before the first file is deleted, so files that are left may not be complete.
         """
         note = None if Path(address).is_absolute() else self.files.read(tombstone(address))
         return None if note is None else note.decode()
@@ -170,7 +170,7 @@ class Store:
         return self._tables[name]
 
     def at(self, name: str, version: int | None = None) -> DeltaTable:
-        """The table at a version, None: the newest. A commit that a loss of power left half written is put aside."""
+        """The table at a version (None: the newest). A commit that a loss of power left torn is moved to quarantine."""
         if name not in self._tables:
             torn.put_aside(self.files, name)
         address = f"{self.layout.root}/{name}"
@@ -181,17 +181,17 @@ class Store:
         return {name: self._table(name).version() for name in TABLES if name != "snapshots"}
 
     def shards(self, name: str, version: int | None = None, *, wanted: entries.FileFilter | None = None) -> Sizes:
-        """Paths of the Parquet files that make up a table, with their bytes, in the same order every time.
+        """Paths of the Parquet files that make up a table, with their sizes in bytes, in the same order every time.
 
         Args:
-            wanted: leaves out files that by the least and greatest value of the table's `span` hold nothing wanted.
+            wanted: leaves out files that hold no wanted rows, by the least and greatest value of the table's `span`.
         """
         logged = sorted(self.logged(name, version).items())
         return {path: file.size for path, file in logged if wanted is None or file.least is None or wanted(*file[2:])}
 
     def logged(self, name: str, version: int | None = None) -> dict[str, entries.Logged]:
-        """What the log says of a table's files, by path."""
-        if version is not None and (name, version) in self._past:  # which never changes
+        """The log's entries for a table's files, by path."""
+        if version is not None and (name, version) in self._past:  # a version never changes
             return self._past[name, version]
         table = self._table(name)
         if version is None:
@@ -203,7 +203,7 @@ class Store:
         return found
 
     def n_rows(self, name: str, version: int) -> int:
-        """Rows of a table at its newest version, which `version` is, as its log has them."""
+        """The number of rows of a table, from its log. `version` must be its newest version."""
         if self._n_rows.get(name, (-1, 0))[0] != version:
             self._n_rows[name] = (version, self._table(name).count())
         return self._n_rows[name][1]
@@ -213,9 +213,9 @@ class Store:
         return self._table(table).transaction_version(shard) is not None
 
     def recover(self, shard: str, tables: tuple[str, ...]) -> bool:
-        """Finishes a shard whose files were all written before its writer died.
+        """Commits a shard whose files were all written before the process that wrote them died.
 
-        Returns whether the shard is committed now; if not, it has to be made.
+        Returns whether the shard is committed now; if not, its rows have to be made.
         """
         if self.committed(shard, tables[-1]):
             return True
@@ -225,13 +225,13 @@ class Store:
         return False
 
     def write(self, shard: str, rows: Mapping[str, pa.Table], *, also: Sequence[str] = ()) -> None:
-        """Writes and commits a shard: the tables in the mapping's order, the one readers look through last.
+        """Writes and commits a shard, table by table in the mapping's order; readers find rows through the last one.
 
         Args:
-            also: shards whose rows these are, too; they count as committed from then on.
+            also: names of other shards that have the same rows; they count as committed from then on.
 
         Raises:
-            SchemaError: rows do not fit their table. Nothing is written then.
+            SchemaError: rows do not fit their table. In this case nothing is written.
         """
         fitted = {name: conform(table, name) for name, table in rows.items()}
         for name, table in fitted.items():
@@ -248,7 +248,7 @@ class Store:
         iteration: int | None = None,
         seconds: float | None = None,
     ) -> str:
-        """Names the present state of all tables; returns the snapshot's id. Under a name already used, does nothing."""
+        """Names the present state of all tables; returns the snapshot's id. Does nothing if the name is used already."""
         if not self.recover(shard, ("snapshots",)):
             versions = self.versions()
             row = {
@@ -265,7 +265,7 @@ class Store:
         return snapshot_id(shard)
 
     def snapshot_now(self, stage: str, *, seconds: float | None = None) -> str:
-        """Names the present state after itself, for what belongs to no run; the same state is named once."""
+        """Makes a snapshot that belongs to no run, named after the state; the same state gets only one snapshot."""
         return self.snapshot(f"{stage}/{digest(json.dumps(self.versions()))}", stage, seconds=seconds)
 
     def _commit(self, shard: str, tables: Mapping[str, int | None], also: Sequence[str] = ()) -> None:
@@ -273,10 +273,10 @@ class Store:
             self.append(name, {shard_file(shard, name): n_rows}, [shard, *also])
 
     def append(self, name: str, paths: Mapping[str, int | None], shards: list[str]) -> None:
-        """Commits Parquet files of a table that are in place, as the shards of these names, unless the first of them is.
+        """Commits Parquet files that are in place, as shards of these names; does nothing if the first one is committed.
 
         Args:
-            paths: with their rows; None: the file says how many.
+            paths: the files, with their numbers of rows; None: the number is read from the file.
 
         Raises:
             UserError: the lock that allowed it was lost to another process.
@@ -285,20 +285,20 @@ class Store:
         transactions = [Transaction(shard, 1) for shard in shards]
         for attempt in range(ATTEMPTS):
             table = self._table(name)
-            # Looked up and committed on one and the same state: an id that this state has is not refused.
+            # Look up and commit on the same state: Delta does not refuse an id that this state already has.
             if table.transaction_version(shards[0]) is not None:
                 return
             try:
                 self._transact(table, name, adds, transactions)
                 return
-            except CommitFailedError:  # others were first for very long, or the columns changed
+            except CommitFailedError:  # other commits were first too often, or the columns changed
                 if attempt == ATTEMPTS - 1:
                     raise
 
     def replace(self, name: str, old: list[str], new: list[str]) -> bool:
-        """Puts files with the same rows in the place of others, or nothing in the place of what is lost.
+        """Replaces files by new ones with the same rows; if `new` is empty, removes files that are lost.
 
-        Versions before this one keep the old files. Returns whether it was done: not if another process was first.
+        Earlier versions keep the old files. Returns whether it was done; it is not done if another process was first.
         """
         now, table = int(time.time() * 1000), self._table(name)
         if not set(old) <= set(entries.logged(table, name)):
@@ -306,7 +306,7 @@ class Store:
         removed = [RemoveAction(path.split("/", 1)[1], data_change=not new, deletion_timestamp=now) for path in old]
         adds = [entries.entry(self.files, path, data_change=False) for path in new]
         try:
-            # Delta does not mind the same file being removed twice, and would double its rows; it does mind this id.
+            # Delta lets two processes remove the same file, which would double its rows. It refuses this id twice.
             self._transact(table, name, [*adds, *removed], [Transaction("replace", 1)])
         except CommitFailedError:
             return False
@@ -341,7 +341,7 @@ class Store:
         return self._made[path]
 
     def checksums(self, name: str) -> dict[str, int | None]:
-        """Every file that any version of a table names, with its CRC-32 as it was committed; None: not known."""
+        """Every file that any version of a table names, with the CRC-32 noted at its commit; None: not known."""
         return dict.fromkeys(self.logged(name)) | commits.named(self.files, name)
 
     def ever_logged(self, name: str) -> set[str]:
@@ -354,7 +354,7 @@ class Store:
 
 
 def snapshot_id(shard: str) -> str:
-    """The id of the snapshot that a shard of this name is."""
+    """The id of the snapshot that is made under this shard name."""
     return digest("snapshot", shard)[:12]
 
 

@@ -1,8 +1,8 @@
 """Puts Delta's log in order after a loss of power: delta-rs never waits for the disk, so the last commit may be torn.
 
-A commit counts as made only once `settle` has put it on disk. One that was cut before that is put aside, never deleted;
-its shard's files are still there, and the run that wrote them commits them again. An empty commit file is the worst
-kind: readers take it for a commit that did nothing.
+A commit counts as made only once `settle` has put it on disk. A commit that was cut off before that is moved to
+quarantine, never deleted; its shard's files are still there, and the run that wrote them commits them again. An empty
+commit file is the worst kind: readers take it for a commit that did nothing.
 """
 
 import json
@@ -21,10 +21,10 @@ LOCK = "torn"
 
 
 def settle(files: Files, table: str, since: int) -> None:
-    """Has the disk hold commits and the checkpoints made with them; an object store has them by its own promise.
+    """Puts commits and their checkpoints on disk; does nothing in an object store, which keeps what it has accepted.
 
-    They are those of version `since` and after: one's own, and those about it that other processes made and may not have
-    settled yet. One that holds while another before it is torn would be the end of the log.
+    These are the commits of version `since` and later: this process's own, and those near it that other processes made
+    and may not have put on disk yet. If a commit is on disk but an earlier one is torn, the log ends at the torn one.
     """
     if not isinstance(files, Folder):
         return
@@ -43,10 +43,10 @@ def settle(files: Files, table: str, since: int) -> None:
 
 
 def put_aside(files: Files, table: str) -> list[str]:
-    """Moves what is torn at the end of a table's log to quarantine; returns what that was."""
+    """Moves torn files at the end of a table's log to quarantine; returns their names."""
     if not isinstance(files, Folder) or not _torn(files, table):
         return []
-    with files.lock(LOCK, wait=True):  # another process may be at it, and may have made a whole commit of that number
+    with files.lock(LOCK, wait=True):  # another process may have moved it, and made a whole commit of that number
         torn = _torn(files, table)
         for name in torn:
             path = f"{delta_log(table)}/{name}"
@@ -61,7 +61,7 @@ def _torn(files: Folder, table: str) -> list[str]:
     checkpoints = [name for name in names if name.endswith(".checkpoint.parquet")]
     lost = [name for name in checkpoints[-1:] if not _is_parquet(files, f"{delta_log(table)}/{name}")]
     if lost:
-        lost += {"_last_checkpoint"} & set(names)  # a pointer to nothing is an error too
+        lost += {"_last_checkpoint"} & set(names)  # a pointer to a missing checkpoint is an error too
 
     def is_torn(name: str) -> bool:
         return not _is_commit(files.read(f"{delta_log(table)}/{name}") or b"")

@@ -5,7 +5,7 @@ from collections import Counter
 from pipeline.archive import layout
 from pipeline.archive.store import Store
 
-# Held by who prunes, and by who comes to need what could be pruned.
+# The lock for pruning. Whoever starts to need weights that could be pruned takes it too.
 PRUNING = "pruning"
 
 
@@ -15,13 +15,13 @@ def pruned(store: Store) -> set[str]:
 
 
 def cut_short(store: Store) -> dict[str, int]:
-    """What a pruning was killed over: bytes that are left, by address."""
+    """Bytes left by a pruning that was killed, by address."""
     noted = pruned(store)
     return {address: n for address, n in sizes(store).items() if address in noted}
 
 
 def sizes(store: Store) -> Counter[str]:
-    """Bytes of all weights and optimizer states there are, by address."""
+    """Bytes of all weights and optimizer states in the archive, by address."""
     found = Counter[str]()
     for folder in (layout.WEIGHTS, layout.OPTIMIZER):
         for path, n_bytes in store.files.listing(folder).items():
