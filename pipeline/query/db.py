@@ -1,11 +1,11 @@
 """DuckDB over chosen versions of the archive. The database is in memory and holds only views of the Parquet files.
 
-Two ways in, over the same views:
+Two functions run queries, over the same views:
 - `connect` for the pipeline's own queries.
-- `ask` for a user's SQL. A filter on statements alone does not hold: `WITH x AS (COPY ... TO 'file') SELECT ...` and
-  `EXPLAIN ANALYZE COPY ...` write files in DuckDB 2.0 and pass for SELECT and EXPLAIN, and `allowed_directories` lets
-  them into the archive, and into `.tmp` in the present folder. So DuckDB has no file system there but ours, which only
-  reads, and only the files of the tables.
+- `ask` for a user's SQL. A filter on statements alone is not safe: in DuckDB 2.0
+  `WITH x AS (COPY ... TO 'file') SELECT ...` and `EXPLAIN ANALYZE COPY ...` write files but count as SELECT and EXPLAIN,
+  and `allowed_directories` lets them write into the archive, and into `.tmp` in the present folder. So DuckDB gets only
+  our file system there, which can only read, and only the files of the tables.
 """
 
 import re
@@ -40,7 +40,7 @@ SQL_TYPES = {
     pa.float32(): "FLOAT",
     pa.timestamp("us", tz="UTC"): "TIMESTAMP WITH TIME ZONE",
 }
-# In the order they build on one another.
+# Each view uses only those before it.
 VIEWS = (
     "run_settings",
     "pass_names",
@@ -62,7 +62,7 @@ VIEWS = (
 
 @cache
 def sql(name: str) -> str:
-    """The text of NAME.sql, which lies in the `sql` folder of the wing that asks it, or is generated."""
+    """The text of NAME.sql, which is in the `sql` folder of the wing that uses it, or is generated."""
     if name in GENERATED:
         return GENERATED[name]()
     (path,) = PIPELINE.glob(f"*/sql/{name}.sql")
@@ -70,7 +70,7 @@ def sql(name: str) -> str:
 
 
 def database(config: dict[str, str | bool | int | float | list[str]] | None = None) -> duckdb.DuckDBPyConnection:
-    """A database in memory. DuckDB would draw a bar on standard output over any query of two seconds."""
+    """A database in memory, without DuckDB's progress bar, which would appear on standard output after two seconds."""
     connection = duckdb.connect(":memory:", config=config or {})
     connection.execute("SET enable_progress_bar = false")
     return connection
@@ -86,8 +86,8 @@ def connect(
     """A connection with a view per table and the derived views, at `versions` (default: the newest).
 
     Args:
-        only: SQL; just the views it mentions are made, which is most of the time of a small query.
-        filters: by table, which files the views are of; see `Store.shards`.
+        only: SQL; only the views it mentions are made. To make views takes most of the time of a small query.
+        filters: by table, which files its view reads; see `Store.shards`.
     """
     connection = database()
     tables, views = _mentioned(only)
@@ -100,13 +100,14 @@ def connect(
 def attach(
     connection: duckdb.DuckDBPyConnection, store: Store, name: str, shards: Sizes, view: str = "", columns: str = "*"
 ) -> None:
-    """Makes a view (default: of the table's name) of some of a table's files, with all the table's columns.
+    """Makes a view of some of a table's files, with all the table's columns.
 
-    A file from before a column was added has null there.
+    A column that was added after a file was written is null for that file.
 
     Args:
-        shards: paths with their bytes.
-        columns: what to select; beside the table's columns there are `filename` and `file_row_number`.
+        shards: paths with their sizes in bytes.
+        view: the view's name; default: the table's.
+        columns: what to select; besides the table's columns there are `filename` and `file_row_number`.
     """
     view = view or name
     if isinstance(store.files, Folder):
@@ -116,7 +117,7 @@ def attach(
 
 
 def _mount(connection: duckdb.DuckDBPyConnection, store: Store, shards: Sizes, protocol: str) -> list[str]:
-    """Gives DuckDB the files to read, under addresses of a protocol of their own."""
+    """Lets DuckDB read the files under addresses with a protocol of their own; returns the addresses."""
     there = ReadOnly(protocol, store.files, shards)
     connection.register_filesystem(there)
     return there.addresses
@@ -155,19 +156,19 @@ def key(name: str, of: str = "") -> list[str]:
     """SQL for each column of a table's key.
 
     Args:
-        of: the relation whose columns they are, where there are several.
+        of: the relation that has the columns, needed if the query has several.
     """
     prefix = f"{of}." if of else ""
     return [f'{prefix}"{column}"' for column in TABLES[name].key]
 
 
 def key_text(name: str, of: str = "") -> str:
-    """SQL for a row's key as one text, its values with slashes between."""
+    """SQL for a row's key as one text, with slashes between the values."""
     return " || '/' || ".join(key(name, of))
 
 
 def same_key(name: str, a: str, b: str) -> str:
-    """SQL for whether two relations' rows of a table have the same key."""
+    """SQL for whether the rows of two relations have the same key."""
     return " AND ".join(f"{one} = {other}" for one, other in zip(key(name, a), key(name, b), strict=True))
 
 
@@ -185,7 +186,7 @@ def ask(store: Store, statement: str, versions: Versions | None = None) -> pa.Re
     """The answer to a user's SQL at `versions` (default: the newest), in batches.
 
     Raises:
-        UserError: it is not exactly one SELECT or EXPLAIN, or it does not run.
+        UserError: the SQL is not exactly one SELECT or EXPLAIN, or it fails.
     """
     connection = database(ASKING)
     try:
@@ -205,7 +206,7 @@ def ask(store: Store, statement: str, versions: Versions | None = None) -> pa.Re
         for column in TABLES[name].columns:
             connection.execute(f'COMMENT ON COLUMN "{name}"."{column.name}" IS {_quoted(column.comment)}')
     derive(connection)
-    # In this order: DuckDB adds its temporary directory to what is allowed, and refuses changes once access is off.
+    # The order matters: DuckDB allows access to its temporary directory too, and refuses changes once access is off.
     connection.execute("SET temp_directory = ''")
     connection.execute(f"SET allowed_paths = [{', '.join(map(_quoted, allowed))}]")
     connection.execute("SET enable_external_access = false; SET disabled_filesystems = 'LocalFileSystem'")
@@ -218,7 +219,7 @@ def ask(store: Store, statement: str, versions: Versions | None = None) -> pa.Re
 
 
 def _guarded(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    """The batches; a value that cannot be computed half-way through is the statement's fault too."""
+    """The batches; an error while they are computed becomes a UserError."""
     try:
         yield from batches
     except (duckdb.Error, pa.ArrowException, OSError) as error:
@@ -226,7 +227,7 @@ def _guarded(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
 
 
 def _mentioned(statement: str | None) -> tuple[list[str], list[str]]:
-    """The tables and derived views that a statement, or a view it stands on, mentions; all for None."""
+    """The tables and derived views that a statement mentions, itself or through a view; None: all."""
     if statement is None:
         return list(TABLES), list(VIEWS)
     views: list[str] = []
@@ -244,24 +245,24 @@ def _view_words(name: str) -> frozenset[str]:
 
 
 def _words(statement: str) -> frozenset[str]:
-    """The words of a statement; its comments are left out, where a word is not the name of a table."""
+    """The words of a statement without its comments, because words in comments are not tables."""
     return frozenset(re.findall(r"\w+", re.sub(r"--.*", "", statement)))
 
 
 def _files(store: Store, name: str, versions: Versions | None, wanted: FileFilter | None = None) -> Sizes:
-    """Files of a table at `versions`; a table made since then is empty, names of states are always the newest."""
+    """Files of a table at `versions`. A table that was made later is empty; tables of NAMES are always the newest."""
     if versions is None or name in NAMES:
         return store.shards(name, wanted=wanted)
     return store.shards(name, versions.get(name, 0), wanted=wanted)
 
 
 def derive(connection: duckdb.DuckDBPyConnection, views: Sequence[str] = VIEWS) -> None:
-    """Makes derived views, in the order of VIEWS, over the tables that the connection has."""
+    """Makes derived views, in the order of VIEWS, from the tables of the connection."""
     for name in views:
         connection.execute(f"CREATE VIEW {name} AS {sql(f'views/{name}')}")
 
 
 def first_lines(error: Exception) -> str:
-    """DuckDB's message without its picture of the statement, on one line; of a traceback, its last line."""
+    """DuckDB's message on one line, without the quoted statement; for a traceback, its last line."""
     lines = [line.strip() for line in str(error).split("\n\nLINE")[0].splitlines() if line.strip()]
     return lines[-1] if any(line.startswith("Traceback") for line in lines) else " ".join(lines)

@@ -16,7 +16,7 @@ TOKEN_IDS = ("prompt_token_ids", "response_token_ids")
 
 
 def fetch(store: Store, trajectory_ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
-    """The columns of responses for these rollouts, in their order; an id that comes twice is there twice.
+    """The columns of responses for these rollouts, in their order; an id given twice gets two rows.
 
     Raises:
         LookupError: a rollout has no response.
@@ -25,7 +25,7 @@ def fetch(store: Store, trajectory_ids: Sequence[str], columns: Sequence[str]) -
 
 
 def locate(store: Store, trajectory_ids: Sequence[str]) -> pa.Table:
-    """Where the response of each rollout lies, in their order: path, and row in that file. Reads ids and nothing else.
+    """Where the response of each rollout is: path, and row in that file, in the rollouts' order. Reads only ids.
 
     Raises:
         LookupError: a rollout has no response.
@@ -48,12 +48,12 @@ def locate(store: Store, trajectory_ids: Sequence[str]) -> pa.Table:
 
 
 def addresses(store: Store, shards: Iterable[str]) -> dict[str, str]:
-    """Paths of files of responses, by what `filename` says in a view of them of that name."""
+    """Paths of files of responses, by the value of the column `filename` in the view `responses`."""
     return {f"{store.layout.root}/{path}": path for path in shards} | {f"responses://{path}": path for path in shards}
 
 
 def read(store: Store, located: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """The columns of responses at places that `locate` found. Its cost is that of the row groups, not of the archive."""
+    """The columns of responses at places that `locate` found. The cost depends on the row groups, not on the archive."""
     paths = located["path"].to_pylist()
     rows = located["row"].to_numpy()
     places: dict[str, list[int]] = {}
@@ -74,12 +74,12 @@ def read(store: Store, located: pa.Table, columns: Sequence[str]) -> pa.Table:
 
 
 def _rows(parquet: pq.ParquetFile, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
-    """Rows of a file, in the order asked for, out of the row groups that hold them."""
+    """Rows of a file, in the given order; reads only the row groups that hold them."""
     ends = np.cumsum([parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)])
     groups = np.searchsorted(ends, rows, side="right")
     wanted = np.unique(groups)
     read = parquet.read_row_groups(wanted.tolist(), columns=list(columns), use_threads=False)
     sizes = np.diff(ends, prepend=0)[wanted]
-    starts = np.cumsum(sizes) - sizes  # where each group begins in what was read
+    starts = np.cumsum(sizes) - sizes  # where each group begins in `read`
     in_group = rows - (ends - np.diff(ends, prepend=0))[groups]
     return read.take(starts[np.searchsorted(wanted, groups)] + in_group)

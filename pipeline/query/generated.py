@@ -1,4 +1,4 @@
-"""SQL that is made from what Python declares: settings of recipes, names of passes, tables of schemas."""
+"""SQL that is made from declarations in Python: settings of recipes, names of passes, tables of schemas."""
 
 import json
 from functools import reduce
@@ -26,7 +26,7 @@ SETTINGS = {
 
 
 def default(setting: str) -> Any:
-    """The value of a setting, by its dotted name, in the record of a run whose recipe does not set it.
+    """The default value of a setting, by its dotted name, as in the record of a run whose recipe does not set it.
 
     Raises:
         KeyError: a run's record has no such setting.
@@ -34,12 +34,12 @@ def default(setting: str) -> Any:
     return reduce(getitem, setting.split("."), Config(recipe="").record())
 
 
-# Made on import: a setting that was renamed or removed stops every command and test, and is not a null in some view.
+# Made on import: if a setting is renamed or removed, every command and test stops, and no view has null for it.
 DEFAULTS = {setting: default(setting) for setting in SETTINGS}
 
 
 def run_settings() -> str:
-    """The view of runs that has settings as columns."""
+    """The SQL of the view of runs with settings as columns."""
     kept = [column.name for column in TABLES["runs"].columns if column.name != "config"]
     meanings = "\n".join(f"--   {setting.replace('.', '_')}    the setting {setting}" for setting in SETTINGS)
     columns = ",\n    ".join([*kept, *(_column(i, setting) for i, setting in enumerate(SETTINGS, start=1))])
@@ -65,7 +65,7 @@ def _column(place: int, setting: str) -> str:
 
 
 def pass_names() -> str:
-    """The view of which run and iteration a pass belongs to, be it trained or not."""
+    """The SQL of the view that says which run and iteration a pass belongs to, trained or not."""
     return f"""\
 -- pass_names: one row per training pass of a run, from the first to the next one. Draws are written before their pass is
 -- in the table passes; this view says which run they belong to. No order.
@@ -82,7 +82,7 @@ FROM begun
 
 
 def tables_status() -> str:
-    """The query for how many rows each table has."""
+    """The SQL of the query for the number of rows of each table."""
     counts = ",\n    ".join(f"({i}, '{name}', (SELECT count(*) FROM \"{name}\"))" for i, name in enumerate(TABLES))
     return f"""\
 -- No inputs. One row per table with its number of rows, in the order of schemas.
@@ -94,5 +94,5 @@ ORDER BY place
 """
 
 
-# What `db.sql` gives by these names.
+# The functions whose result `db.sql` returns for these names.
 GENERATED = {"views/run_settings": run_settings, "views/pass_names": pass_names, "tables_status": tables_status}

@@ -15,14 +15,14 @@ from pipeline.query import db
 from pipeline.query import states as versions
 from schemas import UserError
 
-# So many policies stand alone, however many passes of their run there are.
+# The number of nearest policies that are each a step of their own, even if they are of one run.
 NEAREST = 2
 STEPS = pa.schema({"pass_id": pa.string(), "step": pa.int64()})
 
 
 @dataclass(frozen=True)
 class PolicyRecord:
-    """A policy, the pass that made it and the snapshot that drew from: a row of pipeline/query/sql/lineage_of.sql."""
+    """A policy, the pass that made it and the snapshot this drew from: a row of pipeline/query/sql/lineage_of.sql."""
 
     policy_id: str
     parent_id: str | None
@@ -73,12 +73,12 @@ class Step:
 
 
 def lineage(store: Store, policy_id: str, at: str | None = None) -> list[Step]:
-    """The steps from a policy back to where its parents end, nearest first, at a state of the archive (None: now).
+    """The steps from a policy back to its last known ancestor, nearest first, at a state of the archive (None: now).
 
-    Passes of one run in a row are one step, but for the run's newest of the line and the two nearest policies.
+    Passes of one run in a row are one step, except the run's newest pass in the line and the two nearest policies.
 
     Raises:
-        UserError: that state has no such policy, or see `versions.resolve`.
+        UserError: the state has no such policy, or see `versions.resolve`.
     """
     state = versions.resolve(store, at).versions
     found = db.rows(db.connect(store, state, only=db.sql("lineage_of")), "lineage_of", policy_id=policy_id)
@@ -90,7 +90,7 @@ def lineage(store: Store, policy_id: str, at: str | None = None) -> list[Step]:
 
 
 def _grouped(line: list[PolicyRecord]) -> list[tuple[PolicyRecord, ...]]:
-    """The line, nearest first, in the policies of each step."""
+    """The policies of each step, nearest first."""
 
     def group(place: int) -> tuple[str | None, int]:
         policy, younger = line[place], line[max(0, place - 1)]
@@ -103,7 +103,7 @@ def _grouped(line: list[PolicyRecord]) -> list[tuple[PolicyRecord, ...]]:
 def _drawn(
     store: Store, state: Versions, groups: list[tuple[PolicyRecord, ...]]
 ) -> tuple[list[tuple[DrawnRollouts, ...]], list[tuple[RuleDraws, ...]]]:
-    """What the passes of each step drew: rollouts by run, and draws by rule."""
+    """The draws of each step's passes: rollouts by run, and draws by rule."""
     names = [(policy.pass_id, step) for step, group in enumerate(groups) for policy in group if policy.pass_id]
     passes = pa.table({"pass_id": [name for name, _ in names], "step": [step for _, step in names]}, STEPS)
     only = db.sql("lineage_rollouts") + db.sql("lineage_rules")

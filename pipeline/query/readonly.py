@@ -1,7 +1,7 @@
-"""The file system that DuckDB sees: the archive's files that it is given, for reading, and nothing else.
+"""The file system that DuckDB sees: it can read the archive's files that it is given, and nothing else.
 
-DuckDB seeks and reads one handle from several threads at once, and an ordinary file object lets go of the interpreter in
-between: blocks then come from another thread's place. Here every thread has a place of its own in a handle.
+DuckDB seeks and reads one handle from several threads at once. An ordinary file object has one position for all, so that
+one thread may read at the position of another. Here every thread has its own position in a handle.
 """
 
 import threading
@@ -45,12 +45,12 @@ class _Handle:
 
 
 class ReadOnly(AbstractFileSystem):  # type: ignore[misc]
-    """`PROTOCOL://PATH` for each path it is made with."""
+    """A read-only file system with the address `PROTOCOL://PATH` for each of its paths."""
 
     cachable = False
 
     def __init__(self, protocol: str, files: Files, sizes: dict[str, int]) -> None:
-        """`sizes` are the bytes of every file that there is, by path."""
+        """`sizes` has every file, by path, with its size in bytes."""
         super().__init__(skip_instance_cache=True)
         self.protocol, self._files, self._sizes = protocol, files, sizes
 

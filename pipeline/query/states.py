@@ -1,4 +1,4 @@
-"""States of the archive by name (a snapshot's id, a label or a time), and what changed between two of them."""
+"""States of the archive by name (a snapshot's id, a label or a time), and the differences between two states."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ NOW = "now"
 
 @dataclass(frozen=True)
 class State:
-    """One state of an archive; snapshot_id None: as it is now, or not known by a name."""
+    """One state of an archive; snapshot_id None: the present state, or a state without a name."""
 
     snapshot_id: str | None
     versions: Versions
@@ -30,7 +30,7 @@ def resolve(store: Store, at: str | None) -> State:
     A time means the last snapshot made until then.
 
     Raises:
-        UserError: it names none, or one whose state is not kept here or not any more.
+        UserError: it names no state, or one that is not in this archive or was freed.
     """
     if at is None or at == NOW:
         return State(None, store.versions())
@@ -58,7 +58,7 @@ def resolve(store: Store, at: str | None) -> State:
 
 
 def _freed(store: Store, state: State) -> str | None:
-    """A file that the state needs and the archive no longer has; files it shares with the present state are not asked."""
+    """A file of the state that the archive no longer has, None if there is none. Skips files of the present state."""
     for name, version in state.versions.items():
         if commits.is_newest(store.files, name, version):
             continue
@@ -82,7 +82,7 @@ def tag(store: Store, at: str, label: str) -> str:
     """Gives a snapshot a label; returns the snapshot's id. A label names one snapshot for ever.
 
     Raises:
-        UserError: there is no such snapshot, or the label names another one, or could be mistaken for something else.
+        UserError: there is no such snapshot, or the label names another one, or it has another meaning in a command.
     """
     check_name("label", label)
     if label == NOW or _time(label) is not None:
@@ -109,7 +109,7 @@ def _newest(store: Store) -> str:
 
 @dataclass(frozen=True)
 class Difference:
-    """How one table differs between two states: rows by key in one and not in the other, and rows with other values."""
+    """How one table differs between two states: rows whose key is only in one of them, and rows with other values."""
 
     table: str
     n_equal: int
@@ -125,8 +125,8 @@ class Difference:
 def diff(a: Store, at_a: State, b: Store, at_b: State) -> Iterator[Difference]:
     """Compares two states, of one archive or of two, table by table and value by value.
 
-    Snapshots and labels are names of states, and are left out; so are files that both states have in common, whose
-    rows are equal without being read.
+    Snapshots and labels are left out, because they only name states. Files that both states have in common are not read;
+    their rows count as equal.
     """
     for name in TABLES:
         if name in NAMES:
@@ -142,7 +142,7 @@ def diff(a: Store, at_a: State, b: Store, at_b: State) -> Iterator[Difference]:
 
 
 def _difference(connection: duckdb.DuckDBPyConnection, name: str, n_common: int) -> Difference:
-    # Of a row only its key and a hash are joined: a table of token lists is not held in memory.
+    # The join has only the key and a hash of each row, so that a table of token lists is not held in memory.
     a, b = (f"SELECT *, hash({side}) AS hashed FROM {side}" for side in "ab")
     found = connection.execute(
         "SELECT count(*) FILTER (a.hashed = b.hashed), count(*) FILTER (b.hashed IS NULL), "

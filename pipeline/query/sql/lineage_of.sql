@@ -1,7 +1,7 @@
--- Inputs: policy_id. One row per policy: this one and its ancestors, nearest first, each with the pass that made it and the
--- snapshot that this pass drew from (null: there is none, or it is not in the archive), and the labels of the snapshot (null:
--- it has none).
-WITH RECURSIVE known AS MATERIALIZED (  -- otherwise read again at every step of a long line
+-- Inputs: policy_id. One row per policy: this one and its ancestors, nearest first, each with the pass that made it, the
+-- snapshot that this pass drew from (null: there is no pass or snapshot, or it is not in the archive), and the snapshot's
+-- labels (null: it has none).
+WITH RECURSIVE known AS MATERIALIZED (  -- otherwise DuckDB reads it again for every ancestor
     SELECT
         policy_id, parent_id, run_id, iteration, pass_id, n_parameters, location,
         count(*) OVER () AS n_policies
@@ -12,7 +12,7 @@ line AS (
     UNION ALL
     SELECT k.policy_id, k.parent_id, l.depth + 1
     FROM line l
-    JOIN known k ON k.policy_id = l.parent_id AND l.depth < k.n_policies  -- imported parents may go in a circle
+    JOIN known k ON k.policy_id = l.parent_id AND l.depth < k.n_policies  -- imported parents may form a circle
 ),
 labelled AS (
     SELECT snapshot_id, string_agg(label, ', ' ORDER BY label) AS labels FROM labels GROUP BY snapshot_id

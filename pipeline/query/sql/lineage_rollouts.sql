@@ -1,5 +1,6 @@
--- Inputs: the table numbered (pass_id, step). One row per step and run that its passes drew rollouts of: how many different ones
--- (null run_id: the rollouts are not in the archive), of how many policies and which iterations. By step, most first.
+-- Inputs: the table numbered (pass_id, step). One row per step and run whose rollouts the step's passes drew: the number
+-- of different rollouts, the number of their policies, and their first and last iteration. Null run_id: the rollouts are
+-- not in the archive. Ordered by step, most rollouts first.
 SELECT
     s.step, t.run_id,
     count(DISTINCT d.trajectory_id) AS n_rollouts,

@@ -1,5 +1,5 @@
--- Inputs: n (null: all). One row per snapshot, oldest first, the last n: when, by which stage of which run, its labels,
--- and the rows that each table has more than at the snapshot before it.
+-- Inputs: n (null: all). One row for each of the last n snapshots: its time, stage and run, its labels, and how many rows
+-- each table gained since the snapshot before it. Ordered by time, oldest first.
 WITH counted AS (
     SELECT
         snapshot_id, created_at, stage, run_id, iteration, versions IS NOT NULL AS kept, n_rows,

@@ -1,8 +1,8 @@
 -- disagreements: one row per rollout and pair of verifiers that judged it differently. No order.
---   trajectory_id, policy_id, source    the rollout, who generated it, and where its question comes from
+--   trajectory_id, policy_id, source    the rollout, the policy that generated it, and the source of its question
 --   problem, gold_answer    the question and its right answer
---   verifier_a, verdict_a, extracted_a    one verifier, its verdict, and the answer it read; null: it read none
---   verifier_b, verdict_b, extracted_b    the other verifier, which is the later by name, likewise
+--   verifier_a, verdict_a, extracted_a    one verifier, its verdict, and the answer it read; null: it found no answer
+--   verifier_b, verdict_b, extracted_b    the same of the other verifier, whose id is later in the alphabet
 --   response_text    as in responses; null: the response is lost
 SELECT
     t.trajectory_id, t.policy_id, p.source, p.problem, p.gold_answer,

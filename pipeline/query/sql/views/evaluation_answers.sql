@@ -1,10 +1,11 @@
--- evaluation_answers: one row per answer that scores count: of every question, as many answers as each question has. No order.
+-- evaluation_answers: one row per answer that scores count: the first k answers to each question. No order.
 --   policy_id, benchmark, temperature, prompt_id, sample_index    as in evaluations
---   k              how many answers that is, for this policy, benchmark and temperature
+--   k              answers that every question has at least, for this policy, benchmark and temperature
 --   is_correct     whether the verdict is correct; an answer without a judgement is not
 --   is_too_long    whether the question leaves no room for an answer in the policy's context
---   vote           the answer, for a majority: its number, or its text without white space and dollar signs. If the verifier
---                  keeps no answer it is the whole response. Null: no answer was read, which is no vote
+--   vote           the answer as it counts for the majority: its number, or its text without white space and dollar
+--                  signs. If the verifier keeps no answer, the whole response. Null: no answer was read, and it does
+--                  not count
 WITH counted AS (
     SELECT policy_id, benchmark, temperature, prompt_id, count(*) AS n FROM evaluations GROUP BY ALL
 ),

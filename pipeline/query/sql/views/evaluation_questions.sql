@@ -3,7 +3,7 @@
 --   policy_id, benchmark, temperature, prompt_id    as in evaluations
 --   k, n_correct    its answers, and how many of them are correct
 --   is_too_long     whether it leaves no room for an answer in the policy's context
---   is_majority_correct    whether its most frequent answer is correct; of equally frequent ones the one given first
+--   is_majority_correct    whether its most frequent answer is correct; if several are equally frequent, the first given
 WITH votes AS (
     SELECT
         policy_id, benchmark, temperature, prompt_id, k, vote,

@@ -1,4 +1,4 @@
--- judges: one row per verifier that judged rollouts here. No order.
+-- judges: one row per verifier that judged rollouts of this archive. No order.
 --   verifier_id    as in verdicts
 --   name           the verifier's name: its id up to the @
 --   version        the numbers in its id, as a list of numbers, so that 0.10 comes after 0.9

@@ -2,15 +2,16 @@
 --   run_id, iteration    the run and its iteration
 --   policy_id            the policy that the iteration ended with
 --   train_reward         mean reward of the rollouts generated in the iteration; null: it generated none
---   heldout_accuracy     share of correct answers of this policy to held-out questions, at temperature 0; of several
---                        benchmarks the mean; null: it has not answered all of them
---   heldout_avg_at_k     the same at the temperature that the run generates with
+--   heldout_accuracy     share of this policy's answers to held-out questions that are correct, at temperature 0; the
+--                        mean if there are several benchmarks; null: it has not answered all of them
+--   heldout_avg_at_k     the same at the temperature at which the run generates
 --   n_fresh, n_replayed    draws of the pass, by source
---   mean_age_iterations    mean age of these draws, in iterations; null: there are none
+--   mean_age_iterations    mean age of these draws, in iterations; null: there are no draws
 --   loss                 as in passes; null: no step was made
 --   seconds_generate, seconds_score, seconds_draw, seconds_reference, seconds_train, seconds_evaluate    seconds that each
---                        stage took; null: it did not run, or not in one go
---   seconds_overhead     wall time of the iteration that no stage took; null: likewise
+--                        stage took; null: it did not run, or was interrupted
+--   seconds_overhead     wall time of the iteration outside its stages; null: the iteration did not run, or was
+--                        interrupted
 WITH reached AS (
     SELECT run_id, 0 AS iteration, base_policy_id AS policy_id, NULL AS pass_id, NULL AS loss FROM runs
     UNION ALL
@@ -25,7 +26,7 @@ asked AS (
         generate_temperature AS temperature
     FROM run_settings
 ),
--- Averaged before the join: many runs share a benchmark, and each would be joined with every answer to it.
+-- Averaged before the join: many runs share a benchmark, and the join would repeat every answer for each run.
 answered AS (
     SELECT policy_id, benchmark, temperature, avg((verdict = 'correct')::INT) AS accuracy FROM evaluations GROUP BY ALL
 ),

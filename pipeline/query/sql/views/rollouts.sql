@@ -1,10 +1,11 @@
--- rollouts: one row per trajectory with its prompt, its text and one verdict: the join that most questions need. Of several
--- verdicts it has that of the verifier that the recipe of its run names, else a label that came with an imported file, else
--- the last verifier's by name; of several versions of a verifier the latest. No order.
+-- rollouts: one row per trajectory with its prompt, its text and one verdict: the join that most queries need. If it has
+-- several verdicts, the view takes that of the verifier named in the recipe of its run, else a label that came with an
+-- imported file, else that of the verifier whose name is last in the alphabet; and the latest version of that verifier.
+-- No order.
 --   run_id, iteration, policy_id, trajectory_id, group_id, sample_index    as in trajectories
 --   prompt_id, source, split, problem, gold_answer    as in prompts
 --   response_text    as in responses; null: the response is lost
---   extracted_answer, verdict, reward, verifier_id    as in verdicts; null: not judged yet, or see there
+--   extracted_answer, verdict, reward, verifier_id    as in verdicts; null: not judged yet, or null in verdicts
 --   finish_reason, n_prompt_tokens, n_response_tokens, temperature, behaviour_logprob_sum    as in trajectories
 WITH asked AS (
     SELECT run_id, score_verifier AS verifier FROM run_settings

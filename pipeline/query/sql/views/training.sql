@@ -1,16 +1,17 @@
--- training: one row per finished training pass: how its optimizer steps went. No order.
+-- training: one row per finished training pass, with statistics of its optimizer steps. No order.
 --   run_id, iteration, pass_id    as in passes
---   learning_rate, entropy        means over its steps; entropy in nats a token
---   clipped_share                 part of its steps whose gradient was clipped, its norm being above train.max_grad_norm
---   clipped_token_share           part of the tokens of its draws whose ratio was clipped, mean over draws; null: the
---                                 objective clips none
---   residual_rms, value_gap_rms, log_ratio_rms, target_rms    root mean squares over its draws, in nats: the residual, and
---                                 the parts it is made of
---   kl                            KL(parent ‖ reference) in nats a response, estimated as the mean log-ratio, before the first
---                                 step, of draws that the pass's parent generated; null: its first update has none
---   tokens_per_second             prompt and response tokens over the seconds of its steps
---   padding_share                 part of the computed tokens that only filled batches up
---   peak_memory_bytes             the largest of its steps
+--   learning_rate, entropy        means over its steps; entropy in nats per token
+--   clipped_share                 share of its steps whose gradient was clipped: its norm was above train.max_grad_norm
+--   clipped_token_share           share of a draw's tokens whose ratio was clipped, mean over draws; null: the objective
+--                                 does not clip
+--   residual_rms, value_gap_rms, log_ratio_rms, target_rms    root mean squares over its draws, in nats: of the residual
+--                                 and of its parts
+--   kl                            KL(parent ‖ reference) in nats per response, estimated before the first step as the
+--                                 mean log-ratio of the draws that the pass's parent generated; null: the first update
+--                                 has no such draw
+--   tokens_per_second             prompt and response tokens divided by the seconds of its steps
+--   padding_share                 share of the computed tokens that are padding
+--   peak_memory_bytes             the largest value of its steps
 --   flop_utilisation              mean over its steps, weighted by seconds; null: on a CPU, or a GPU whose peak is not known
 -- All but the first three are null for a pass that made no update.
 WITH stepped AS (

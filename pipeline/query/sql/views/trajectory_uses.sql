@@ -1,11 +1,11 @@
--- trajectory_uses: one row per trajectory: how often passes of any run drew it, and its residual the last time. No order.
+-- trajectory_uses: one row per trajectory: how often passes of any run drew it, and its last residual. No order.
 --   run_id, iteration, policy_id, prompt_id, trajectory_id    as in trajectories
---   n_uses, n_passes    draws of it, over all updates of all passes, and passes that drew it; 0: never drawn
+--   n_uses, n_passes    its draws in all updates of all passes, and the passes that drew it; 0: never drawn
 --   n_fresh, n_replayed    these draws by source
---   min_age_iterations, max_age_iterations    its age at the first and at the last draw, in iterations; null: never drawn
---   last_pass_id    the last pass that trained on it; null: none has yet. Passes are in the order in which their train stages
---                   ended (created_at of its snapshot; a pass without one comes last), then by pass_id
---   last_residual    its residual in the last update of that pass, in nats; null: likewise
+--   min_age_iterations, max_age_iterations    its least and greatest age when drawn, in iterations; null: never drawn
+--   last_pass_id    the last pass that trained on it; null: no pass has yet. Passes are in the order in which their train
+--                   stages ended (created_at of the stage's snapshot; a pass without one comes last), then by pass_id
+--   last_residual    its residual in the last update of that pass, in nats; null: no pass has trained on it yet
 WITH ended AS (
     SELECT p.pass_id, row_number() OVER (ORDER BY s.created_at NULLS LAST, p.pass_id) AS number
     FROM passes p

@@ -1,8 +1,8 @@
--- update_ages: one row per pass, update and age of what it drew: the histogram of ages. A pass is here once its draws are made,
--- before it is trained. No order.
+-- update_ages: one row per pass, update and age of its draws: the histogram of ages. A pass appears as soon as its draws
+-- are made, before it is trained. No order.
 --   pass_id, update, age_iterations    as in draws
 --   run_id, iteration    of the pass
---   n_draws, share       draws of that age, and what part of the draws of the update they are
+--   n_draws, share       draws of that age, and their share of the draws of the update
 WITH counted AS (
     SELECT pass_id, update, age_iterations, count(*) AS n_draws FROM draws GROUP BY pass_id, update, age_iterations
 )

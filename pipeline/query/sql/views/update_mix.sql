@@ -1,15 +1,15 @@
--- update_mix: one row per pass and update: what it was made of. A pass is here once its draws are made, before it is trained.
--- No order.
+-- update_mix: one row per pass and update, with statistics of its draws. A pass appears as soon as its draws are made,
+-- before it is trained. No order.
 --   pass_id, update          as in draws
 --   run_id, iteration        of the pass
---   n_draws, n_fresh, n_replayed    its draws, and these by source
+--   n_draws, n_fresh, n_replayed    number of its draws: all, and by source
 --   mean_age_iterations, max_age_iterations    of its draws, in iterations
 --   n_prompts                different questions among its draws
---   n_prompts_answered       training questions that the pass could have drawn from a window without a limit: those with a
---                            judged answer, up to the newest iteration it could see, of a run that it drew from
+--   n_prompts_answered       training questions that the pass could have drawn if its window had no limit: those with a
+--                            judged answer in a run that it drew from, up to the newest iteration it could see
 --   prompt_coverage          n_prompts / n_prompts_answered
 --   effective_sample_size    (sum of weights)^2 / sum of squared weights: n_draws if all weights are equal
---   duplicate_share          part of its draws whose trajectory an earlier update of the same pass drew too
+--   duplicate_share          share of its draws whose trajectory an earlier update of the same pass drew too
 --   mean_reward              of its draws
 --   mean_abs_residual        of its draws, in nats; null: not trained yet
 WITH drawn AS (

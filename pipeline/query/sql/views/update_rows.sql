@@ -1,8 +1,8 @@
--- update_rows: one row per draw: what an update trained on, and what Eq. 2 came to. A pass is here once its draws are made,
--- before it is trained. No order.
+-- update_rows: one row per draw: the rollout that an update trained on, and the terms of Eq. 2 for it. A pass appears as
+-- soon as its draws are made, before it is trained. No order.
 --   pass_id, update, slot, source, rule, age_iterations, weight, reward, baseline, deviation    as in draws
 --   run_id, iteration    of the pass
---   target, residual, value_gap, log_ratio, entropy, clipped_share    as in updates; null: not trained yet, or see there
+--   target, residual, value_gap, log_ratio, entropy, clipped_share    as in updates; null: not trained yet, or null there
 --   trajectory_id, policy_id, n_response_tokens    as in trajectories
 --   prompt_id, problem, gold_answer    as in prompts
 --   response_text    as in responses; null: the response is lost
