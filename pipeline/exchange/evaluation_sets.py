@@ -1,6 +1,6 @@
 """Finds an evaluation set, which users call a benchmark: a file, a folder, a source of the archive, or a known name.
 
-How their rows are written is in `formats/published.py`.
+The columns of published sets are in `formats/published.py`.
 """
 
 import re
@@ -18,7 +18,7 @@ from pipeline.query import db
 from schemas import UserError, as_name, did_you_mean
 from schemas.enums import Split
 
-# Those of the paper (arXiv 2603.23355), where they are kept on the hub: OWNER/NAME, and a file or folder in it.
+# The benchmarks of the paper (arXiv 2603.23355), by their place on the hub: OWNER/NAME, and a file or folder in it.
 USUAL = {
     "aime24": "math-ai/aime24",
     "aime25": "math-ai/aime25",
@@ -33,17 +33,17 @@ _HUB = re.compile(r"([\w.-]+)/([\w.-]+)(?::(.+))?")
 
 @dataclass(frozen=True)
 class Found:
-    """Questions: what their source is called in the archive, and the files they are in; None: the archive has them."""
+    """A benchmark: the source of its questions in the archive, and the path of its files; None: the archive has it."""
 
     source: str
     path: Path | None
 
 
 def find(store: Store | None, named: Sequence[str]) -> list[Found]:
-    """The questions of each name; store None is an archive that is not there yet. Fetches what is on the hub.
+    """The benchmark of each name; store None: the archive does not exist yet. Downloads benchmarks from the hub.
 
     Raises:
-        UserError: a name is none, the hub does not give it, or its source in the archive is of another file.
+        UserError: a name is no benchmark, the hub does not give it, or its source in the archive came from another file.
     """
     known = db.query(store, "prompt_sources").to_pylist() if store else []
     heldout = [row["source"] for row in known if row["n_heldout"]]
@@ -71,10 +71,10 @@ def _find(named: str, heldout: Sequence[str]) -> Found:
 
 
 def on_hub(named: str) -> Found | None:
-    """The questions of a usual name, OWNER/NAME or OWNER/NAME:INSIDE, fetched; None: it is none of these.
+    """Downloads the benchmark of a usual name, OWNER/NAME or OWNER/NAME:INSIDE; None: the name is none of these.
 
     Raises:
-        UserError: they cannot be had.
+        UserError: it cannot be downloaded.
     """
     address = _HUB.fullmatch(USUAL.get(named, named))
     if address is None or (not address[3] and formats.suffix(PurePath(named)) in formats.SUFFIXES):
@@ -85,17 +85,17 @@ def on_hub(named: str) -> Found | None:
 
 
 def _fetched(named: str, repository: str, inside: str) -> Path:
-    """The data files of a data set on the hub, or what is `inside` it.
+    """Downloads the data files of a data set on the hub, or only the file or folder `inside`; returns their path.
 
     Raises:
-        UserError: they cannot be had.
+        UserError: they cannot be downloaded.
     """
     from huggingface_hub import snapshot_download
 
     wanted = [inside, f"{inside}/*"] if inside else [f"*{suffix}*" for suffix in formats.SUFFIXES]
     try:
         folder = Path(snapshot_download(repository, repo_type="dataset", allow_patterns=wanted))
-    except Exception as error:  # the hub's client raises many kinds; all mean the same here
+    except Exception as error:  # the hub's client raises many kinds of errors; all mean the same here
         reason = str(error).splitlines()[0]
         raise UserError(f"{named!r} is no file, and the hub does not give {repository}: {reason}") from None
     path = folder / inside
@@ -105,7 +105,7 @@ def _fetched(named: str, repository: str, inside: str) -> Path:
 
 
 def _check_same_file(store: Store, source: str, path: Path) -> None:
-    """Questions of two files under one name would be evaluated on as if they were one benchmark.
+    """Refuses a second file under one name: its questions would be mixed with those of the first.
 
     Raises:
         UserError: the archive's questions of this source came from another file.
@@ -120,14 +120,14 @@ def _check_same_file(store: Store, source: str, path: Path) -> None:
 
 
 def bring(archive: str, found: Found) -> None:
-    """Adds a benchmark's questions to the archive as held-out ones, unless they are there; makes the archive if need be.
+    """Adds a benchmark's questions to the archive as held-out questions, unless they are there; makes a missing archive.
 
     Raises:
         UserError: none of its rows can be read.
     """
     if found.path is None:
         return
-    # Where files are of several splits, as their names say, only the held-out ones are the benchmark.
+    # If the names of the files say that they are of several splits, only the held-out files are the benchmark.
     splits = {names.split(each.name) for each in formats.find(found.path)}
     result = import_prompts(archive, found.path, source=found.source, split=None if len(splits) > 1 else Split.HELDOUT)
     if not result.already:

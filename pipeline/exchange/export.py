@@ -1,8 +1,8 @@
 """Writes a state of the archive, or the rows of a query, as a folder of plain Parquet files with a manifest.
 
-The folder appears whole or not at all. `manifest.json` names every file with its rows and its SHA-256. A state has a
-folder per table, and `shards.parquet`: the names under which rows were committed, so that a run can go on in the archive
-that imports it. Snapshots come along as names only, since the states between are not exported.
+The folder appears only when it is complete. `manifest.json` names every file with its number of rows and its SHA-256. A
+state has a folder per table, and `shards.parquet`: the names under which rows were committed, so that a run can go on in
+the archive that imports it. Snapshots are exported as names only, since earlier states are not exported.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from schemas import READABLE_SINCE, TABLES, UserError, conform
 EXPORT_FORMAT = 1
 MANIFEST, SHARDS, ROWS = "manifest.json", "shards.parquet", "rows.parquet"
 SHARDS_SCHEMA = pa.schema([("table", pa.string()), ("shard", pa.string())])
-# Rows of a file, which is what an import holds in memory.
+# Rows of a file; an import holds one file in memory.
 FILE_ROWS = {name: 20_000 if name == "responses" else 500_000 for name in TABLES}
 
 
@@ -46,7 +46,7 @@ class File:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an export holds. None: snapshot_id, the state had no name; query, it is a whole state and no query's rows."""
+    """The contents of an export. snapshot_id None: the state had no name. query None: a whole state, no query's rows."""
 
     export_format: int
     readable_since: str
@@ -63,10 +63,10 @@ def export_state(store: Store, at: str | None, out: Path, *, weights: bool = Fal
     """Writes every table as it was `at` a snapshot, label or time (None: now) to the folder `out`.
 
     Args:
-        weights: and the policies' folders, with their optimizers' state; of those that were pruned, that they were.
+        weights: also copy the policies' folders and optimizer states; if they were pruned, the note of that.
 
     Raises:
-        UserError: there is no such state, or `out` is there and not empty.
+        UserError: there is no such state, or `out` exists and is not empty.
     """
     state = versions.resolve(store, at)
     connection = db.connect(store, state.versions)
@@ -102,7 +102,7 @@ def export_query(store: Store, at: str | None, query: str, out: Path) -> Manifes
     """Writes the rows of a user's SELECT to the folder `out`.
 
     Raises:
-        UserError: it does not run, there is no such state, or `out` is there and not empty.
+        UserError: the query fails, there is no such state, or `out` exists and is not empty.
     """
     state = versions.resolve(store, at)
     reader = db.ask(store, query, state.versions)
@@ -118,7 +118,7 @@ def export_query(store: Store, at: str | None, query: str, out: Path) -> Manifes
 
 
 def policy_files(store: Store, connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str, str]]:
-    """Each policy that the archive keeps itself, with the addresses of its weights and its optimizer state."""
+    """Each policy whose weights are in the archive, with the addresses of its weights and its optimizer state."""
     inside = "SELECT policy_id, location FROM policies WHERE NOT starts_with(location, '/') ORDER BY policy_id"
     for policy_id, location in connection.execute(inside).fetchall():
         yield (policy_id, location, store.layout.relative(store.layout.optimizer(policy_id)))
@@ -134,7 +134,7 @@ def copy(there: Path, here: Path) -> None:
 
 
 def _names(connection: duckdb.DuckDBPyConnection, state: versions.State) -> pa.Table:
-    """The snapshots up to a state, as names: what versions their tables had means nothing elsewhere."""
+    """The snapshots up to a state, without table versions, which have no meaning in another archive."""
     rows = connection.sql("SELECT * FROM snapshots ORDER BY created_at, snapshot_id").to_arrow_table().to_pylist()
     kept = [
         {**row, "versions": None}
@@ -153,7 +153,7 @@ def _shards(store: Store, name: str, state: versions.State, snapshots: pa.Table)
 
 
 def _chunks(connection: duckdb.DuckDBPyConnection, query: str, name: str) -> Iterator[pa.Table]:
-    """A query's rows in tables of a file's size."""
+    """A query's rows, in tables as large as a file may be."""
     waiting: list[pa.RecordBatch] = []
     n_rows = 0
     for batch in connection.sql(query).to_arrow_reader(20_000):
@@ -186,7 +186,7 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def _folder(out: Path) -> Iterator[Path]:
-    """A folder to write in, which becomes `out` when all is well and is removed when not."""
+    """A temporary folder to write in; it becomes `out` if there is no error, else it is removed."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"export: {out} is there already and not empty; name a folder that is not there yet")
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")

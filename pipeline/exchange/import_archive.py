@@ -1,7 +1,7 @@
-"""Brings what `reval export` wrote into an archive: each row as it was, and only rows that are not there yet.
+"""Brings an export of `reval export` into an archive: adds the rows that are not there yet, unchanged.
 
-A row whose key the archive has with other values stops the import before anything is written: two archives may use one
-name for two things. Runs go on in the new archive where they stopped in the old one.
+If the archive has a row with the same key and other values, the import stops before anything is written: two archives may
+use one name for two things. Runs go on in the new archive where they stopped in the old one.
 """
 
 import json
@@ -25,7 +25,7 @@ from schemas import TABLES, UserError, digest
 
 @dataclass(frozen=True)
 class ArchiveImportResult:
-    """Rows of all tables that were added, and that were there already."""
+    """Numbers of rows, over all tables, that were added and that were there already."""
 
     n_added: int
     n_known: int
@@ -37,10 +37,10 @@ def is_export(path: Path) -> bool:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of an export, after every file was compared with it.
+    """The manifest of an export; compares every file with it.
 
     Raises:
-        UserError: it is damaged, of a newer reval or too old, or a file is not as it was exported.
+        UserError: the manifest is damaged, of a newer reval or too old, or a file is not as it was exported.
     """
     try:
         found = json.loads((folder / MANIFEST).read_text())
@@ -60,13 +60,13 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def import_archive(archive: str, folder: Path, manifest: Manifest) -> ArchiveImportResult:
-    """Adds all rows of an exported state that the archive lacks. An archive is made where there is none.
+    """Adds all rows of an exported state that the archive lacks. If there is no archive, one is made.
 
     Args:
-        manifest: what `read_manifest` says of the folder.
+        manifest: the folder's, from `read_manifest`.
 
     Raises:
-        UserError: a key of it stands for something else in the archive.
+        UserError: the archive has a row with the same key and other values.
     """
     store = Store.create(archive)
     stem = f"export/{digest(*(file.sha256 for file in manifest.files))}"
@@ -97,14 +97,14 @@ def import_archive(archive: str, folder: Path, manifest: Manifest) -> ArchiveImp
 
 
 def _bring_weights(store: Store, folder: Path, address: str) -> None:
-    """What the export has of a policy's weights or optimizer state, which may be that they were pruned."""
+    """Copies a policy's weights or optimizer state from the export, or the note that they were pruned."""
     note = tombstone(address)
     pruned_here = store.pruned(address) is not None
     if not pruned_here and store.files.bring(address).exists():
         return
     if (folder / address).exists():
         with store.lock(PRUNING):
-            store.files.clear(address)  # what a pruning that was cut short may have left
+            store.files.clear(address)  # an interrupted pruning may have left files
             copy(folder / address, kept := store.layout.local / address)
             store.files.persist(kept)
             store.files.remove(note)
@@ -127,7 +127,7 @@ def _new(store: Store, name: str, path: Path) -> pa.Table:
 def _refuse_other_values(store: Store, folder: Path, manifest: Manifest) -> None:
     for name in TABLES:
         if name in NAMES:
-            continue  # a snapshot of the same name may have kept its state here and not there
+            continue  # a snapshot may have a state here, and only a name in the export
         query = (
             f"SELECT {db.key_text(name, 'a')} FROM (SELECT *, hash(incoming) AS hashed FROM incoming) a "
             f'JOIN (SELECT *, hash(t) AS hashed FROM "{name}" t) b ON {db.same_key(name, "a", "b")} '
@@ -141,7 +141,7 @@ def _refuse_other_values(store: Store, folder: Path, manifest: Manifest) -> None
 
 
 def _as_here(rows: pa.Table, snapshot_id: str | None, store: Store) -> pa.Table:
-    """The exported state by its name is the state of a new archive once all other tables are in."""
+    """Gives the exported snapshot the versions of a new archive, whose state it is after all other tables came in."""
     versions = [(name, version) for name, version in store.versions().items() if name not in NAMES]
     found = [row | ({"versions": versions} if row["snapshot_id"] == snapshot_id else {}) for row in rows.to_pylist()]
     return pa.Table.from_pylist(found, TABLES["snapshots"].schema)

@@ -32,16 +32,16 @@ def import_prompts(
     split: Split | None = None,
     strict: bool = False,
 ) -> ImportResult:
-    """Adds the questions of a file or folder. An archive is made where there is none.
+    """Adds the questions of a file or folder. If there is no archive, one is made.
 
     Args:
-        columns: ours to theirs: {"problem": "question"}; the usual names need none.
-        source: the questions' name in the archive; None: the file's or folder's.
-        split: of all rows; None: what each row's `split` says, or else its file's name.
+        columns: from our column to the file's: {"problem": "question"}; usual names need no entry.
+        source: the questions' name in the archive; None: the name of the file or folder.
+        split: of all rows; None: each row's `split`, or else the split that its file's name says.
         strict: a bad row stops the import before anything is committed.
 
     Raises:
-        UserError: no row of it can be imported, or with `strict` one cannot.
+        UserError: no row can be imported, or one row cannot and `strict` is set.
     """
     sources = formats.find(path)
     source = source_name(source, path)
@@ -70,7 +70,7 @@ class Question:
 
 
 class Questions:
-    """Rows to prompts."""
+    """Makes prompts of rows."""
 
     def __init__(self, columns: Columns, source: str, split: Split | None) -> None:
         self._columns, self._source, self._split = columns, source, split

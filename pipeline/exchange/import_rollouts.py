@@ -1,9 +1,9 @@
 """Brings the rollouts of a file into trajectories, responses and verdicts, with their prompts and policies.
 
-A rollout answers the prompt of the archive that has its problem, word for word: of several, the one with its gold answer,
-else one of the import's own source. A problem that no prompt has becomes one. A row without a gold answer takes that of
-such a prompt; if there is none and the row is labelled, the new prompt's gold answer is empty, which the math verifier
-calls bad_gold; without either the row is bad.
+A rollout belongs to the prompt of the archive with the same problem, word for word. If there are several such prompts,
+the one with the same gold answer is taken, else one of the import's own source. If there is none, a new prompt is made. A
+row without a gold answer takes that of the prompt; if there is no such prompt and the row has a label, the new prompt's
+gold answer is empty, which the math verifier calls bad_gold; without a label the row is bad.
 """
 
 import hashlib
@@ -44,18 +44,18 @@ def import_rollouts(
     tokenizer: str | None = None,
     strict: bool = False,
 ) -> ImportResult:
-    """Adds the rollouts of a file or folder. An archive is made where there is none.
+    """Adds the rollouts of a file or folder. If there is no archive, one is made.
 
     Args:
-        format_: one of formats.ROLLOUTS; None: what the first row looks like.
-        columns: ours to theirs: {"response": "answer_text"}; the usual names need none.
+        format_: one of formats.ROLLOUTS; None: found out from the first row.
+        columns: from our column to the file's: {"response": "answer_text"}; usual names need no entry.
         source, split: of the prompts that the archive does not have.
-        policy: who made them all; None: who the file says, or the run and step where a format knows those.
-        tokenizer: a folder or hub name: of the file's token ids, or what to make them with.
+        policy: the policy that made all rollouts; None: the one in the file, or the run and step if the format has them.
+        tokenizer: a folder or hub name; the tokenizer of the file's token ids, or the one to make them with.
         strict: a bad row stops the import before anything is committed.
 
     Raises:
-        UserError: no row of it can be imported, or with `strict` one cannot; or the tokenizer is not to be had.
+        UserError: no row can be imported, or one row cannot and `strict` is set; or the tokenizer cannot be loaded.
     """
     sources = formats.find(path)
     source = source_name(source, path)
@@ -76,7 +76,7 @@ def import_rollouts(
 
 
 def _detect(sources: Sequence[SourceFile]) -> str:
-    """The format of the files' first good row; `rows` if there is none, which then has nothing to read."""
+    """The format of the files' first good row; `rows` if no row is good, so that nothing is read."""
     for source in sources:
         for row in formats.read(source):
             if isinstance(row, Row):
@@ -86,7 +86,7 @@ def _detect(sources: Sequence[SourceFile]) -> str:
 
 @dataclass(frozen=True)
 class Made:
-    """A rollout with who made it when, and which of the equal ones in the files it is."""
+    """A rollout with its policy and iteration, and its number among equal rollouts of the files."""
 
     file: str
     line: int
@@ -94,7 +94,7 @@ class Made:
     said: Rollout
     policy_id: str
     iteration: int
-    identity: str  # what tells its response from another: its token ids, or its text if the file has no ids
+    identity: str  # of its response: a digest of the token ids, or the text if the file has no ids
     occurrence: int
 
     @property
@@ -108,7 +108,7 @@ class Made:
 
 
 class RolloutImporter:
-    """Rows to rollouts, and these to tables."""
+    """Makes rollouts of rows, and table rows of rollouts."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class RolloutImporter:
         self._columns, self._source, self._split = columns, source, split
         self._policy, self._tokenizer, self._places = policy, tokenizer, places
         self._runs: dict[str, str] = {}
-        # By 60 bits of a digest; about 100 bytes for every rollout of the files.
+        # How often each rollout occurred, by 60 bits of a digest; about 100 bytes for every rollout of the files.
         self._equal: Counter[int] = Counter()
 
     def parse(self, row: Row) -> list[Made]:
@@ -164,7 +164,7 @@ class RolloutImporter:
         for item, prompt_id in zip(whole, prompt_ids, strict=True):
             if prompt_id is None:
                 refuse(item, "no gold answer and no label, and no prompt of the archive has this problem")
-        # A row of the file is taken whole or not at all.
+        # If one rollout of a row is bad, no rollout of that row is taken.
         good = [
             _Answer(item, here, prompt_id)
             for item, here, prompt_id in zip(whole, made_here, prompt_ids, strict=True)
@@ -174,7 +174,7 @@ class RolloutImporter:
         return Built(tables, list(bad.values()), len(good))
 
     def _whole(self, items: Sequence[Made], refuse: Callable[[Made, str], None]) -> tuple[list[Made], list[bool]]:
-        """The items that can be had with both text and, if there is a tokenizer, token ids; and whether it made some."""
+        """The items with text and, if there is a tokenizer, token ids; and for each, whether token ids were made here."""
         tokenizer = self._tokenizer
         if tokenizer is None:
             for item in items:
@@ -247,12 +247,12 @@ class _Prompts:
             self.known.add(found["prompt_id"])
             if found["source"] == source:
                 self._splits[found["problem"]] = found["split"]
-            # What this import brought before is its own, wherever its shards end and however often it was begun.
+            # Prompts of this same import do not count, so that it makes no difference how often the import was begun.
             if found["import_id"] != import_id:
                 self._there.setdefault(found["problem"], []).append(found)
 
     def of(self, item: Made) -> str | None:
-        """The id of the prompt an item answers; None if no gold answer is to be had for one. See the module."""
+        """The id of the prompt that an item belongs to; None: there is no gold answer and no label. See the module."""
         problem, gold_answer = item.said.problem, item.said.gold_answer
         usable = [p for p in self._there.get(problem, ()) if p["gold_answer"] or gold_answer is None]
         if usable:
@@ -260,7 +260,7 @@ class _Prompts:
             return str(min(ranked)[-1])
         if gold_answer is None and item.said.correct is None:
             return None
-        # Splits of a source share no problem.
+        # A source has a problem in one split only.
         split = self._splits.get(problem, self._split)
         row = prompt_row(self._source, split, problem, gold_answer or "", self._import_id, item.line)
         if row["prompt_id"] not in self.known:
@@ -271,7 +271,7 @@ class _Prompts:
 def _tables(
     store: Store | None, import_id: str, tokenizer: Tokenizer | None, good: Sequence[_Answer], prompts: _Prompts
 ) -> dict[str, pa.Table]:
-    """The rows the archive lacks, by table, in the order of commits."""
+    """The rows that the archive lacks, by table, in the order of commits."""
     tokenizer_digest = tokenizer.digest if tokenizer else None
     named = {}
     for answer in good:
@@ -364,5 +364,5 @@ def _verdict(trajectory_id: str, item: Made) -> dict[str, Any]:
 
 
 def _policy(policy_id: str) -> dict[str, Any]:
-    """A policy that is known by name only."""
+    """The row of a policy of which only the name is known."""
     return {"policy_id": policy_id} | {column.name: None for column in TABLES["policies"].columns[1:]}

@@ -1,9 +1,9 @@
-"""How files come into the archive, whether they hold questions or rollouts: ids, shards, rejects.
+"""Brings files into the archive, with questions or with rollouts: ids, shards, rejects.
 
-Guarantees: what a file brings is decided by its contents and how it is read, and so is the import's id; importing it
-again adds nothing. Rows are committed in shards, so an import that was killed is finished by running it again, and no
-row comes twice. A bad row is a row of rejects with its place and the reason; the import's own row is committed last.
-Memory is bounded by a shard and a few bytes a row.
+Guarantees: the rows of an import and its id depend only on the file's contents and the options with which it is read;
+importing it again adds nothing. Rows are committed in shards, so an import that was killed is finished by running it
+again, and no row is added twice. A bad row becomes a row of rejects with its place and the reason; the import's own row
+is committed last. Memory is bounded by a shard and a few bytes per row.
 
 Not guaranteed: that a rollout imported once as text and once with a tokenizer is known to be the same.
 """
@@ -27,15 +27,15 @@ from schemas import UserError, check_name, did_you_mean, digest
 from schemas.enums import Imported
 
 SHARD_ROWS = 20_000
-# Characters of text and bytes of numbers in a shard: about what it takes in memory.
+# Characters of text and bytes of numbers in a shard: about its size in memory.
 SHARD_WEIGHT = 128_000_000
-# A file that has no good row in so many is not of this kind.
+# A file that begins with this many bad rows is not of this kind.
 MAX_BAD_AT_FIRST = 100_000
 N_SHOWN = 10
 
 
 class Item(Protocol):
-    """What one good row, or a part of it, says."""
+    """The contents of one good row, or of a part of it."""
 
     @property
     def file(self) -> str: ...
@@ -55,22 +55,22 @@ class Built:
 
 
 class Importer(Protocol):
-    """What makes table rows of one kind of file. It sees every row of the files once, in order."""
+    """Makes table rows of one kind of file. It gets every row of the files once, in order."""
 
     def parse(self, row: Row) -> Sequence[Item]:
-        """What a row says.
+        """The items of a row.
 
         Raises:
-            BadRow: it cannot be read.
+            BadRow: the row cannot be read.
         """
 
     def build(self, store: Store | None, import_id: str, items: Sequence[Any]) -> Built:
-        """The rows that the archive lacks. Without a store, as for an empty archive."""
+        """The rows that the archive lacks; store None: as for an empty archive."""
 
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What an import came to, as the archive says."""
+    """The result of an import, as recorded in the archive."""
 
     import_id: str
     source: str
@@ -83,10 +83,10 @@ class ImportResult:
 
 
 def source_name(source: str | None, path: Path) -> str:
-    """The name questions of a path go by.
+    """The source name of the questions of a path: `source`, or a name from the path if it is None.
 
     Raises:
-        UserError: it cannot be one, or is that of the questions made here.
+        UserError: it is not a valid name, or is the name of the embedded questions.
     """
     name = names.origin(path.resolve()) if source is None else check_name("source", source)
     if name.partition("-")[0] == EMBEDDED:
@@ -98,7 +98,7 @@ def parse_map(words: Sequence[str]) -> dict[str, str]:
     """`problem=question,gold_answer=answer` as a mapping of our columns to the file's.
 
     Raises:
-        UserError: it is not of that form, or names a column twice.
+        UserError: the text does not have this form, or names a column twice.
     """
     found: dict[str, str] = {}
     for part in (part for word in words for part in word.split(",") if part.strip()):
@@ -111,10 +111,10 @@ def parse_map(words: Sequence[str]) -> dict[str, str]:
 
 
 def check_map(mapped: Mapping[str, str], allowed: Sequence[str]) -> Columns:
-    """The mapping, if all it maps are columns of ours.
+    """The mapping as Columns.
 
     Raises:
-        UserError: one is not; the nearest is given.
+        UserError: it maps an unknown column; the message has the nearest name.
     """
     for ours in mapped:
         if ours not in allowed:
@@ -157,11 +157,11 @@ def bring(
     """Imports files: the part that is the same for every kind.
 
     Args:
-        how: what else decides the rows; as JSON it is in imports.
-        importer: makes a fresh importer, for one pass over the files.
+        how: all other options that affect the rows; they are in imports as JSON.
+        importer: makes a new importer, for one pass over the files.
 
     Raises:
-        UserError: no row of them can be imported, or with `strict` one cannot.
+        UserError: no row can be imported, or one row cannot and `strict` is set.
     """
     file_digest, n_rows = formats.survey(sources)
     settings = json.dumps(how, sort_keys=True)
@@ -214,7 +214,7 @@ def _result(store: Store, import_id: str, source: str, row: Mapping[str, Any], *
 
 
 def _chunks(sources: Sequence[SourceFile], importer: Importer, progress: Callable[[int], None]) -> Iterator[_Chunk]:
-    """The files' rows, parsed, in parts whose limits depend on the files alone."""
+    """The files' rows, parsed, in chunks; where a chunk ends depends only on the files."""
     items: list[Item] = []
     rejects: list[Reject] = []
     weight = done = n_rows = 0
@@ -242,10 +242,10 @@ def _chunks(sources: Sequence[SourceFile], importer: Importer, progress: Callabl
 
 
 def _up_to_a_good_row(chunks: Iterator[_Chunk], path: Path) -> list[_Chunk]:
-    """The first chunks, up to one with a good row: until then nothing may be committed.
+    """The first chunks, up to one with a good row. Before that nothing may be committed.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no good row.
     """
     first: list[_Chunk] = []
     for chunk in chunks:
@@ -266,7 +266,7 @@ def _nothing_good(path: Path, bad: Sequence[Reject]) -> UserError:
 
 
 def place(file: str, line: int) -> str:
-    """FILE:LINE for a person, whatever characters a file's name has."""
+    """FILE:LINE for a message; a file name with unprintable characters is escaped."""
     return f"{file if file.isprintable() else repr(file)}:{line}"
 
 
@@ -279,7 +279,7 @@ def _chained(first: list[_Chunk], rest: Iterator[_Chunk]) -> Iterator[_Chunk]:
 def _refuse_bad_rows(
     store: Store | None, import_id: str, sources: Sequence[SourceFile], importer: Importer, n_rows: int
 ) -> None:
-    """Goes through the files without committing anything.
+    """Checks the rows of the files without committing anything.
 
     Raises:
         UserError: a row is bad.
@@ -293,13 +293,13 @@ def _refuse_bad_rows(
 
 
 def _commit(store: Store, import_id: str, path: Path, importer: Importer, chunks: Iterator[_Chunk]) -> int:
-    """Commits what the archive lacks of each chunk; returns the number of good items.
+    """Commits the rows of each chunk that the archive lacks; returns the number of good items.
 
-    A shard holds the tables that have rows for it. A table that was committed before its writer died has none left on
-    the next attempt, and all others have the same ones, which are on disk already: see `Store.recover`.
+    A shard has the tables that have rows in it. If the process died after it committed one table, that table has no new
+    rows on the next attempt. The other tables have the same rows again, which are on disk already: see `Store.recover`.
 
     Raises:
-        UserError: no item is good, and nothing is committed.
+        UserError: no item is good; nothing is committed.
     """
     n_good = 0
     waiting: list[tuple[str, dict[str, pa.Table]]] = []

@@ -1,16 +1,16 @@
 """Brings the rollouts of another archive into this one, which then trains on them and no longer needs the other.
 
-Guarantees: what comes is whole rollouts, value by value, with their prompts, verdicts, and the names of their policies. A
-rollout that is here already, by its id and its policy's weights, does not come again, whichever copy of an archive it
-comes from and in whatever order. Rows are committed in shards, the import's own row last; an import that was killed is
-finished by running it again, even if the other archive has grown since. A problem that is held out here stays so.
+Guarantees: rollouts are copied whole and unchanged, with their prompts, verdicts, and the names of their policies. A
+rollout that this archive already has, by its id and its policy's weights, is not added again, whichever copy of an
+archive it comes from and in any order. Rows are committed in shards, the import's own row last; an import that was killed
+is finished by running it again, even if the other archive has grown since. A problem that is held out here stays so.
 
-What the other archive generated gets ids of its own here, digests of its ids and its policy's weights, and its policies
-get names that end in their weights' digest: ids and names follow from a run's name and seed, which are the same in many
-archives, and a run here may make rows of the same names yet.
+Rollouts that the other archive generated get new ids here, digests of their ids and their policy's weights, and its
+policies get names that end in their weights' digest. The reason: ids and names follow from a run's name and seed, which
+are the same in many archives, so a run here could later make the same ids and names.
 
-Not guaranteed: that rollouts are equal if their ids and weights are. With an engine that does not repeat itself, a copy
-that went on has other tokens under the same ids; those of this archive stay, and those of the other do not come.
+Not guaranteed: that rollouts are equal if their ids and weights are. If the engine is not deterministic, a copy of an
+archive whose runs went on has other tokens under the same ids; this archive then keeps its own and adds no others.
 """
 
 import datetime
@@ -36,13 +36,13 @@ from schemas.enums import Imported
 
 # Prompt and response tokens in a shard; with text and log-probs about 100 MB.
 SHARD_TOKENS = 8_000_000
-# Tables that both archives are compared by.
+# Tables by which both archives are compared.
 NARROW = ("prompts", "policies", "trajectories", "verdicts")
 
 
 @dataclass(frozen=True)
 class Brought:
-    """What an import came to, as the archive says: rollouts it added, and that were here before."""
+    """The result of an import, as recorded in the archive: rollouts that it added, and that were here before."""
 
     import_id: str
     already: bool  # the state had been imported before
@@ -51,14 +51,14 @@ class Brought:
 
 
 def bring_archives(archive: str, others: Sequence[str], at: str | None, options: Mapping[str, str]) -> None:
-    """Brings the rollouts of others, each named ARCHIVE or ARCHIVE@STATE, into an archive; says how many came.
+    """Brings the rollouts of others, each named ARCHIVE or ARCHIVE@STATE, into an archive; logs how many were added.
 
     Args:
-        at: a state of the archive itself that something is going to draw from.
+        at: a state of the archive itself from which a pass will draw.
         options: storage options, the same for all.
 
     Raises:
-        UserError: that state cannot have what is brought now; or see `bring_archive`.
+        UserError: `at` is given, but an earlier state cannot contain new rollouts; or see `bring_archive`.
     """
     if others and at is not None:
         raise UserError(f"--at {at} names a state of {archive} before others came in; write ARCHIVE@{at} for theirs")
@@ -70,12 +70,12 @@ def bring_archives(archive: str, others: Sequence[str], at: str | None, options:
 
 
 def bring_archive(store: Store, other: Store, at: str | None) -> Brought:
-    """Adds to `store` the rollouts it lacks of `other`, as that was `at` a snapshot, label or time (None: now).
+    """Adds the rollouts of `other` that `store` lacks; `at` is a snapshot, label or time of `other` (None: now).
 
-    Memory: a shard, and up to 2 kB for every rollout that comes (measured, at 900,000: 1.7 GB in all).
+    Memory: a shard, and up to 2 kB for every rollout that is added (measured, at 900,000: 1.7 GB in all).
 
     Raises:
-        UserError: they are one archive, or there is no such state, or it holds no rollouts.
+        UserError: both are the same archive, or there is no such state, or it holds no rollouts.
     """
     if store.files.uri == other.files.uri:
         raise UserError(f"archive {other.layout.root} is named twice: it has its own rollouts already")
@@ -85,7 +85,7 @@ def bring_archive(store: Store, other: Store, at: str | None) -> Brought:
         connection = _both(store, other, state)
         file_digest = _digest(connection)
         begun = store.files.read(layout.begun(other.files.uri))
-        # One that was killed has rows here which name it, even if all it lacked came by another way since.
+        # An import that was killed must be finished, since rows here name it, even if nothing is lacking any more.
         found = ask(store, "brought_already", file_digest=file_digest) if begun is None else []
         if not found:
             import_id = _begin(store, other, file_digest) if begun is None else begun.decode()
@@ -111,7 +111,7 @@ def bring_archive(store: Store, other: Store, at: str | None) -> Brought:
 
 
 def _finish(store: Store) -> None:
-    """Commits the rest of shards that imports were killed in: this one may bring their rows under other names."""
+    """Commits the rest of shards of imports that were killed: this import could bring their rows under other names."""
     for note in store.files.listing(layout.BEGUN):
         import_id = (store.files.read(note) or b"").decode()
         for shard in store.transactions("responses"):
@@ -123,10 +123,10 @@ def _finish(store: Store) -> None:
 
 
 def _begin(store: Store, other: Store, file_digest: str) -> str:
-    """The id of an import, noted until it ends: if it is killed, it goes on under this id with whatever is there then."""
+    """A new import id, noted until the import ends: if it is killed, the next run goes on under this id."""
     stem, word = as_name(PurePath(other.layout.root).name)[:54].strip("-._"), file_digest
     while ask(store, "import_recorded", import_id=(import_id := f"{stem}-{word[:8]}")):
-        word = digest(word)  # one that was begun with this state and ended with another has the id
+        word = digest(word)  # an import that began with this state, and was finished with a later one, has it
 
     def write(path: Path) -> None:
         path.write_text(import_id)
@@ -136,10 +136,10 @@ def _begin(store: Store, other: Store, file_digest: str) -> str:
 
 
 def _both(store: Store, other: Store, state: versions.State) -> duckdb.DuckDBPyConnection:
-    """A connection with the tables of the other archive under their names, and those of this one as here_NAME.
+    """A connection with the tables of the other archive under their names, and those of this archive as here_NAME.
 
     Raises:
-        UserError: the other one holds no rollouts.
+        UserError: the other archive holds no rollouts.
     """
     connection = db.database()
     for name in NARROW:
@@ -156,10 +156,10 @@ def _both(store: Store, other: Store, state: versions.State) -> duckdb.DuckDBPyC
 
 
 def _names(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """What each policy of the other archive is called here, and whether that is a name given to tell it from another.
+    """The name here of each policy of the other archive, and whether it is a new name that ends in the weights' digest.
 
-    A policy is known by its name and its weights. Those that an archive knows by name only keep their names, so that
-    what it was brought from others is known in the archives of these; its own get one that no run here can take.
+    Two policies are the same if their names and weights are equal. Policies without a location keep their names: they
+    came from a third archive, which can recognise them later. The other archive's own get names that no run here takes.
     """
     here = {row["policy_id"]: row["weights_digest"] for row in _policies(connection, "here_policies")}
     known = {(_other_name(*row), row[1]): row[0] for row in here.items()} | {row: row[0] for row in here.items()}
@@ -192,13 +192,13 @@ def _other_name(policy_id: str, weights: str | None) -> str:
 
 
 def _digest(connection: duckdb.DuckDBPyConnection) -> str:
-    """What the other archive's state holds; a copy of it, or its files merged, holds the same."""
+    """A digest of the rows of the other archive's state; it is the same for a copy, and after files were merged."""
     found = db.rows(connection, "brought_state").to_pylist()[0]
     return digest("archive", *found["rollouts"], *found["judgements"])
 
 
 def _bring(store: Store, other: Store, connection: duckdb.DuckDBPyConnection, import_id: str) -> int:
-    """Commits what is lacking; returns how many rollouts the other archive's state has."""
+    """Commits the rows that are lacking; returns how many rollouts the other archive's state has."""
     for name in ("matches", "rollouts", "judgements"):
         inputs = {"import_id": import_id} if name == "rollouts" else {}
         connection.execute(f"CREATE TABLE {name} AS {db.sql(f'brought_{name}')}", inputs)
@@ -228,7 +228,7 @@ def _bring(store: Store, other: Store, connection: duckdb.DuckDBPyConnection, im
 
 
 def _write(store: Store, import_id: str, keys: Iterable[Any], tables: Mapping[str, pa.Table]) -> None:
-    """Commits a shard named after the rows that lead to it: what is left of a killed import is cut up the same way."""
+    """Commits a shard, named after its rows, so that the same rows have the same name after an import was killed."""
     shard = f"{import_id}/{digest(*map(str, keys))}"
     store.write(shard, {name: rows for name, rows in tables.items() if len(rows)})
 

@@ -1,7 +1,7 @@
 """Formats of files that other programs wrote, one short module each. `files` reads rows, `values` checks values.
 
-A rollouts format is a module with `matches(row, file)`, whether a row is of it, and `rollouts(row, columns, file)`, what
-the row says. Here they are named, and a file's is found out from its first row.
+A rollouts format is a module with `matches(row, file)`, whether a row has this format, and `rollouts(row, columns,
+file)`, the rollouts of the row. This module lists the formats, and finds out a file's format from its first row.
 """
 
 from types import ModuleType
@@ -31,7 +31,7 @@ __all__ = [
     "values",
 ]
 
-# In the order they are tried; the last takes anything.
+# They are tried in this order; the last takes any row.
 ROLLOUTS: dict[str, ModuleType] = {"prime-rl": prime_rl, "verl": verl, "trl": trl, "gsm8k": gsm8k, "rows": rows}
 
 
@@ -41,5 +41,5 @@ def detect(row: Row) -> str:
 
 
 def named_by_run(format_: str) -> bool:
-    """Whether a format's policy is, unless it is named, that of its run at its step."""
+    """Whether rollouts of a format are by the policy of their run at their step, unless the policy is named."""
     return format_ in ("prime-rl", "verl", "trl")

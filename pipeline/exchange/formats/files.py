@@ -1,8 +1,8 @@
 """Reads rows from files and folders: JSONL, JSON, CSV, Parquet, a Hugging Face datasets folder.
 
-Guarantees: every row of a file comes out once, in order, with its place in the file, either as columns and values or as
-a reject that says why not; a fault in one row costs no other row, unless the file cannot be read on behind it, and then
-the last reject says so. Rows are streamed; only a JSON file that is one array is held whole.
+Guarantees: every row of a file is returned once, in order, with its place in the file, either as columns and values or as
+a reject with the reason. A bad row does not affect other rows, unless the file cannot be read after it; then the last
+reject says so. Rows are streamed; only a JSON file that is one array is held in memory whole.
 """
 
 import codecs
@@ -24,21 +24,21 @@ import pyarrow.parquet as pq
 from pipeline.exchange.formats.values import BadRow
 from schemas import UserError
 
-# A line longer than this is no row: 32k tokens with log-probs and text are about 2 MiB of JSON.
+# A longer line is not taken for a row: 32k tokens with log-probs and text are about 2 MiB of JSON.
 MAX_LINE_BYTES = 64 << 20
-# A JSON file that is one array is read whole.
+# The most of a JSON file that is one array, which is read whole.
 MAX_ARRAY_BYTES = 1 << 30
 SHOWN_CHARACTERS = 200
 BATCH_ROWS = 256
 TEXT = (".jsonl", ".ndjson", ".csv", ".json")
 SUFFIXES = (*TEXT, ".parquet", ".arrow")
-# What lies beside the data in a Hugging Face datasets folder, a model's or a run's.
+# Files beside the data in a folder of Hugging Face datasets, of a model or of a run.
 ASIDE = {"dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json", "config.json", "metadata.json"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row that could be read: its file as named in reports, its line or number from 1, its columns."""
+    """A row that could be read: its file's name in reports, its line or number from 1, its columns."""
 
     file: str
     line: int
@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Reject:
-    """A row that could not: why, and its beginning as it stands there."""
+    """A row that could not be read: the reason, and the beginning of the row."""
 
     file: str
     line: int
@@ -64,10 +64,10 @@ class SourceFile:
 
 
 def find(path: Path) -> list[SourceFile]:
-    """The data files at a path, in order; the numbers in their names count as numbers.
+    """The data files at a path, in order; numbers in their names are compared as numbers.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no data files.
     """
     known = ", ".join(SUFFIXES)
     if path.is_file():
@@ -82,7 +82,7 @@ def find(path: Path) -> list[SourceFile]:
         if file.is_file() and suffix(file) in SUFFIXES and file.name not in ASIDE
         if not any(part.startswith((".", "cache-")) for part in file.relative_to(path).parts)
     ]
-    # A .json beside other data is most often settings.
+    # A .json file beside other data usually has settings.
     chosen = [file for file in inside if suffix(file) != ".json"] or inside
     if not chosen:
         raise UserError(f"folder {path} holds no data: no file in it is one of {known}")
@@ -95,7 +95,7 @@ def _parts(name: str) -> list[str]:
 
 
 def survey(sources: Sequence[SourceFile]) -> tuple[str, int]:
-    """SHA-256 over the files' names and contents (of one file, its contents), and about how many rows they have."""
+    """SHA-256 over the files' names and contents (for one file, only its contents), and about how many rows they have."""
     total, n_rows = hashlib.sha256(), 0
     for source in sources:
         if len(sources) > 1:
@@ -121,7 +121,7 @@ def read(source: SourceFile) -> Iterator[Row | Reject]:
     """The rows of one file.
 
     Raises:
-        UserError: the file as a whole is not what its name says.
+        UserError: the file as a whole cannot be read as the kind of its name.
     """
     reader = {".csv": _csv, ".json": _json, ".parquet": _parquet, ".arrow": _arrow}.get(suffix(source.path), _lines)
     last = 0
@@ -137,7 +137,7 @@ def read(source: SourceFile) -> Iterator[Row | Reject]:
 
 
 def suffix(path: PurePath) -> str:
-    """A file's ending in lower case, of `a.jsonl.gz` `.jsonl`."""
+    """A file's ending in lower case; for `a.jsonl.gz` it is `.jsonl`."""
     return PurePath(path.stem).suffix.lower() if path.suffix == ".gz" else path.suffix.lower()
 
 
@@ -155,7 +155,7 @@ def reject(source: SourceFile, line: int, reason: str, row: Any) -> Reject:
 
 
 def beginning(row: Any) -> str:
-    """The first characters of a row, from its bytes, its text or its value; of a long value little is looked at."""
+    """The first characters of a row, from its bytes, its text or its value; reads only the beginning of a long value."""
     if isinstance(row, bytes):
         row = row[: 4 * SHOWN_CHARACTERS].decode(errors="replace").rstrip("\r\n")
     elif isinstance(row, Mapping):
@@ -170,7 +170,7 @@ def _short(value: Any) -> Any:
 
 
 def _storable(text: str) -> str:
-    """Without half surrogate pairs, which have no place in a table."""
+    """The text without half surrogate pairs, which a table cannot store."""
     return text.encode(errors="replace").decode()
 
 
@@ -200,10 +200,10 @@ def _parsed(source: SourceFile, number: int, line: bytes) -> Row | Reject:
 
 
 def decode(text: str) -> Any:
-    """JSON as Python reads it, but with no column twice in an object.
+    """Decodes JSON as Python does, but refuses an object with a column twice.
 
     Raises:
-        BadRow: it is no JSON.
+        BadRow: it is no JSON, or has a column twice.
     """
     try:
         return json.loads(text, object_pairs_hook=_object)
@@ -211,7 +211,7 @@ def decode(text: str) -> Any:
         raise BadRow(f"not JSON: {error.msg} at character {error.pos + 1}") from None
     except RecursionError:
         raise BadRow("not JSON that can be read: it is nested too deeply") from None
-    except ValueError as error:  # a number of thousands of digits
+    except ValueError as error:  # a number with thousands of digits
         raise BadRow(f"not JSON that can be read: {_first(error)}") from None
 
 
@@ -230,7 +230,7 @@ def _row(source: SourceFile, number: int, value: Any, shown: Any) -> Row | Rejec
 
 
 def _json(source: SourceFile) -> Iterator[Row | Reject]:
-    """One array of objects, an object that holds one as `data` or `rows`, or, as is common, JSONL under this name."""
+    """An array of objects, an object that holds one as `data` or `rows`, or JSONL, which is often named .json."""
     with _open(source.path) as file:
         start = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()
     whole: Any = None
@@ -257,7 +257,7 @@ def _json(source: SourceFile) -> Iterator[Row | Reject]:
 
 
 def _csv(source: SourceFile) -> Iterator[Row | Reject]:
-    """A header and rows; an empty field is None. A row's line is the one it begins on."""
+    """A header and rows; an empty field is None. A row's line is the line where it begins."""
     csv.field_size_limit(MAX_LINE_BYTES)
     with io.TextIOWrapper(_open(source.path), "utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file)
@@ -288,7 +288,7 @@ def _csv(source: SourceFile) -> Iterator[Row | Reject]:
 
 
 def _is_text(line: str) -> bool:
-    """Whether it was UTF-8: a byte that was not has become half a surrogate pair."""
+    """Whether the line was UTF-8; the reader turns every other byte into half a surrogate pair."""
     try:
         line.encode()
     except UnicodeEncodeError:
@@ -307,7 +307,7 @@ def _parquet(source: SourceFile) -> Iterator[Row | Reject]:
 
 
 def _arrow(source: SourceFile) -> Iterator[Row | Reject]:
-    """What `Dataset.save_to_disk` writes: a stream, or of other makers a file, of Arrow batches."""
+    """Arrow batches: a stream, as `Dataset.save_to_disk` writes it, or an Arrow file of another program."""
     with pa.memory_map(str(source.path)) as mapped:
         try:
             reader: Any = pa.ipc.open_stream(mapped)
@@ -337,7 +337,7 @@ def _batches(source: SourceFile, schema: pa.Schema, batches: Iterator[pa.RecordB
 
 
 def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
-    """Each row of a batch, or what is wrong with it."""
+    """Each row of a batch, or the reason why it cannot be read."""
     try:
         yield from batch.to_pylist()
     except ValueError:

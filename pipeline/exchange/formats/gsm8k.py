@@ -24,7 +24,7 @@ def rollouts(row: Values, columns: Columns, file: str) -> Iterator[Rollout]:
     """One response for each policy's struct.
 
     Raises:
-        BadRow: there is none, or one of them cannot be read.
+        BadRow: there is no such struct, or one of them cannot be read.
     """
     shared = {name: columns.find(row, name, ALIASES[name]) for name in ("problem", "gold_answer")}
     policies = _policies(row)

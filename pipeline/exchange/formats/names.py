@@ -1,4 +1,4 @@
-"""What a file's path says of its rows: which policy made them, which split and which training step they are of."""
+"""Finds out from a file's path which run its rows come from, and their split and training step."""
 
 import re
 from pathlib import PurePath
@@ -6,7 +6,7 @@ from pathlib import PurePath
 from schemas import as_name
 from schemas.enums import Split
 
-# Words that say what is in a file or folder and not where it comes from.
+# Words that describe the contents of a file or folder, not its origin.
 GENERIC = re.compile(
     r"(train|training|test|testing|valid|validation|val|dev|eval|evaluation|heldout|data|dataset|main|default|part|shard|"
     r"completions?|rollouts?|rollout_data|generations?|results?|traces?|outputs?|out|logs?|run_default|step|global_step|"
@@ -25,8 +25,8 @@ def stem(path: PurePath) -> str:
 
 
 def origin(path: PurePath) -> str:
-    """Where a file comes from, as a name: its stem without `-train` or `_test` at the end, or the nearest folder's name
-    that says more than `train` or `data`. The path should be absolute.
+    """A name for a file's origin: its stem without `-train` or `_test` at the end, or the name of the nearest folder
+    that is more specific than `train` or `data`. The path should be absolute.
     """
     for name in (stem(path), *(parent.name for parent in path.parents)):
         if name and not GENERIC.fullmatch(name):
@@ -35,12 +35,12 @@ def origin(path: PurePath) -> str:
 
 
 def split(name: str) -> Split:
-    """The split a file's name inside what was imported speaks of: heldout for test, valid, dev or eval; else train."""
+    """The split that a file's name says: heldout for test, valid, dev or eval; else train. Folders count too."""
     return Split.HELDOUT if any(HELD_OUT.search(part) for part in PurePath(name).parts) else Split.TRAIN
 
 
 def step(path: PurePath) -> int | None:
-    """The training step a file's name or folder speaks of: `step_12/rollouts.jsonl`, `12.jsonl`; None if none does."""
+    """The training step in a file's name or folder: `step_12/rollouts.jsonl`, `12.jsonl`; None if there is none."""
     for name in (stem(path), *(parent.name for parent in path.parents)):
         if found := STEP.search(name):
             return int(found.group(1))

@@ -7,8 +7,9 @@ messages, answer, reward, is_truncated, and `trajectory` with token ids if it wa
 (verifiers/v1/trace.py and graph.py, TRACE_VERSION 1): `nodes` with message, parent, sampled, token_ids, mask and
 logprobs, whose concatenation along a path is what the model saw; `rewards` with score and weight; `task.data`.
 
-Only a rollout of one model turn is a prompt and a response: others are rejected. The model's name is in the trace; its
-weights change with every step, so the policy is NAME-step-STEP, with the run's folder where no model is named.
+Only a rollout with one model turn is imported, as a prompt and a response; others are rejected. The model's name is in
+the trace. Its weights change with every step, so the policy is NAME-step-STEP; NAME is the run's folder if no model is
+named.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,7 +30,7 @@ def rollouts(row: Values, columns: Columns, file: str) -> Iterator[Rollout]:
     """The one response of a row.
 
     Raises:
-        BadRow: it cannot be read, or the model spoke more than once.
+        BadRow: the row cannot be read, or has more than one model turn.
     """
     found = _trace(row) if "nodes" in row else _output(row)
     mapped = {name: columns.find(row, name, ()) for name in columns.mapped if name in ALIASES}
@@ -49,7 +50,7 @@ def _output(row: Values) -> dict[str, Any]:
             found["logprobs"] = tokens.get("completion_logprobs") or None
     truncated = row.get("is_truncated")
     finished = "length" if truncated else "stop" if truncated is False and row.get("is_completed") else None
-    # A rollout that failed was not judged: its reward of 0 is a default.
+    # A rollout that failed was not judged, and its reward of 0 is only a default.
     reward = None if row.get("error") else row.get("reward")
     sampling = row.get("sampling_args")
     return {
@@ -94,7 +95,7 @@ def _trace(row: Values) -> dict[str, Any]:
 
 
 def _tokens(nodes: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """The ids of a path: the prompt's up to the first sampled one, the response's from there."""
+    """The token ids of a path: the prompt's before the first sampled token, the response's from there on."""
     ids = [token for node in nodes for token in node.get("token_ids") or ()]
     mask = [flag for node in nodes for flag in node.get("mask") or ()]
     if not ids:
@@ -112,7 +113,7 @@ def _tokens(nodes: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _reward(rewards: Any) -> float | None:
-    """The weighted sum; None if scoring did not run."""
+    """The weighted sum of the rewards; None if scoring did not run."""
     if not isinstance(rewards, Mapping):
         return None
     total = None

@@ -1,12 +1,12 @@
 """Evaluation sets as they are published: turns unusual columns into problem and gold_answer.
 
-Columns as they are on the hub:
-- GPQA (Idavidrein/gpqa, gpqa_diamond.csv): Question, Correct Answer, Incorrect Answer 1 to 3, and much more.
-- OlympiadBench (math-ai/olympiadbench, Hothan/OlympiadBench): question, context, final_answer (a list; null of a proof),
-  answer_type, solution (a list of texts), and where there are images image_1 to image_9.
+Columns on the hub:
+- GPQA (Idavidrein/gpqa, gpqa_diamond.csv): Question, Correct Answer, Incorrect Answer 1 to 3, and many others.
+- OlympiadBench (math-ai/olympiadbench, Hothan/OlympiadBench): question, context, final_answer (a list; null for a proof),
+  answer_type, solution (a list of texts), and image_1 to image_9 if there are images.
 - AIME 2024 (Maxwell-Jia/AIME_2024): Problem, Answer, Solution.
-The others need nothing: AIME 2024 and 2025, AMC, MATH-500 and Minerva have problem or question, and answer; where MATH,
-Minerva and AIME come with a solution only, the answer is what its last box holds.
+The other sets need no change: AIME 2024 and 2025, AMC, MATH-500 and Minerva have problem or question, and answer. If a
+file of MATH, Minerva or AIME has only a solution, the answer is the content of its last box.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ _IMAGES = tuple(f"image_{number}" for number in range(1, 10))
 
 
 def plain(row: Values) -> Values:
-    """A row of one of these, in our columns; any other as it is.
+    """A row of one of these sets, in our columns; a row of any other set unchanged.
 
     Raises:
-        BadRow: its question cannot be asked.
+        BadRow: the question needs more than text, or two of its choices are the same.
     """
     if all(name in row for name in _GPQA):
         return _multiple_choice(*(_text(row, name) for name in _GPQA))
@@ -36,7 +36,7 @@ def plain(row: Values) -> Values:
 
 
 def _multiple_choice(question: str, right: str, *wrong: str) -> Values:
-    """The choices under the question, in an order that their texts alone decide; the right one's letter is gold."""
+    """The choices under the question, in an order that depends only on the texts; the right letter is the gold answer."""
     if right in wrong or len(set(wrong)) < len(wrong):
         raise BadRow("two of its choices are the same")
     choices = sorted((right, *wrong), key=lambda choice: digest("choice", question, choice))
@@ -54,7 +54,7 @@ def _olympiad(row: Values) -> Values:
 
 
 def _joined(answers: str | Sequence[str] | None) -> str | None:
-    """Several right answers, all of which are asked for, as people list them; None: there is none, as of a proof."""
+    """Several right answers, all of them required, as a list with commas; None: there is none, as for a proof."""
     if answers is None or isinstance(answers, str):
         return answers
     return ", ".join(values.string("final_answer", each).strip().strip("$") for each in answers) or None

@@ -1,7 +1,7 @@
 """The general format: a row is a prompt and a response to it, under any of the usual column names.
 
-A row may hold several responses, as lists: `responses`, or `response` itself as a list. Labels, log-probs and token ids
-are lists of the same length then. Every other format is put into these columns first and read here.
+A row may hold several responses, as lists: `responses`, or `response` itself as a list. Then labels, log-probs and token
+ids are lists of the same length. Every other format is converted to these columns first and then read here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from pipeline.exchange.formats import values
 from pipeline.exchange.formats.values import Array, BadRow, Columns
 from schemas.enums import FinishReason
 
-# Our column: the names it goes by, the first that is not None counts.
+# Usual names of each of our columns; the first one that is not None counts.
 ALIASES: dict[str, tuple[str, ...]] = {
     "problem": ("problem", "question", "prompt", "query", "input"),
     "gold_answer": ("gold_answer", "answer", "ground_truth", "solution", "target", "final_answer", "gts"),
@@ -46,10 +46,10 @@ FINISHED: dict[str, FinishReason] = {
 
 @dataclass(frozen=True)
 class Rollout:
-    """One response as a file tells it. None: the file does not say."""
+    """One response from a file. None: the file does not say."""
 
     problem: str
-    chat: list[dict[str, str]] | None  # the messages the problem was put in
+    chat: list[dict[str, str]] | None  # the messages that contain the problem
     gold_answer: str | None
     policy: str | None
     step: int | None
@@ -75,13 +75,13 @@ def rollouts(row: values.Values, columns: Columns, file: str) -> Iterator[Rollou
     """The responses of a row.
 
     Raises:
-        BadRow: one of them cannot be read; the row is bad as a whole then.
+        BadRow: one of them cannot be read; then the whole row is bad.
     """
     yield from read({name: columns.find(row, name, aliases) for name, aliases in ALIASES.items()})
 
 
 def read(row: Mapping[str, Any]) -> Iterator[Rollout]:
-    """The responses of a row in our columns; those that are missing are None.
+    """The responses of a row in our columns; missing values are None.
 
     Raises:
         BadRow: see `rollouts`.
@@ -111,7 +111,7 @@ def read(row: Mapping[str, Any]) -> Iterator[Rollout]:
 
 
 def _responses(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What differs between the responses, one by one."""
+    """For each response, the values that differ between the responses of a row."""
     each = {name: values.from_json(row.get(name)) for name in ("response_token_ids", "logprobs", "correct", "reward")}
     said = row.get("response")
     if not isinstance(said, str):

@@ -2,13 +2,12 @@
 
 Defined by `GRPOTrainer.log` in trl/trainer/grpo_trainer.py, 1.9 to 1.13: step, prompt and completion
 as text (the prompt as the policy saw it, template included), one column per reward function under that function's name,
-whatever was passed to `log_extra`, advantage. The total reward is not in the file: it is a weighted sum of the reward
-columns, whose weights are not there either, and nothing tells a reward from an extra number. So the reward is the only
-column of numbers there is, or the one that `--map reward=COLUMN` names. A NaN there is a function that did not apply: no
-label.
+all that was passed to `log_extra`, advantage. The total reward is not in the file: it is a weighted sum of the reward
+columns, but the file has no weights, and rewards look like any extra number. So the reward is the only column of numbers,
+or the one that `--map reward=COLUMN` names. NaN means that the reward function did not apply: there is no label.
 
-The gold answer is a column only if it was passed to `log_extra`. The file does not name a policy: it is that of the run
-(the folder) at that step, RUN-step-STEP, unless --policy says.
+The gold answer is a column only if it was passed to `log_extra`. The file does not name a policy. The policy is that of
+the run (the folder) at that step, RUN-step-STEP, unless --policy names one.
 """
 
 import math
@@ -33,7 +32,7 @@ def rollouts(row: Values, columns: Columns, file: str) -> Iterator[Rollout]:
     """The one response of a row.
 
     Raises:
-        BadRow: it cannot be read.
+        BadRow: the row cannot be read.
         UserError: several columns may be the reward.
     """
     found = {

@@ -1,7 +1,7 @@
 """Checks the values of a foreign file and converts them.
 
-Nothing of a foreign file is trusted: a value is either of the one kind asked for, or its row is bad and the reason says
-which column, what stands there and, where there is one, the way out.
+A foreign file is not trusted: a value either has the expected kind, or its row is bad. The reason then says which column
+it is, which value it has and, if there is one, a way to fix it.
 """
 
 import json
@@ -18,7 +18,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 LARGEST_INT = 2**63 - 1
 LARGEST_TOKEN_ID = 2**31 - 1
-# A log-probability is at most 0; engines round.
+# A log-probability is at most 0, but engines round.
 LARGEST_LOGPROB = 0.01
 TRUTHS: dict[str, float] = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
 
@@ -29,12 +29,12 @@ class BadRow(Exception):
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of the file stands for which of ours, as `--map` says. A name with dots reaches into a struct."""
+    """The file's column for each of our columns, from `--map`. A name with dots means a field of a struct."""
 
     mapped: Mapping[str, str]
 
     def find(self, values: Values, name: str, aliases: Sequence[str]) -> Any:
-        """What the row says of our column `name`: of the mapped column, or else of the first alias that is not None.
+        """The row's value for our column `name`: of the mapped column, or else of the first alias that is not None.
 
         Raises:
             BadRow: the row has no mapped column.
@@ -48,7 +48,7 @@ def reach(values: Values, dotted: str) -> Any:
     """The value of a column, or of a field inside one.
 
     Raises:
-        BadRow: there is none.
+        BadRow: there is no such column or field.
     """
     if dotted in values:
         return values[dotted]
@@ -61,10 +61,10 @@ def reach(values: Values, dotted: str) -> Any:
 
 
 def string(name: str, value: Any) -> str:
-    """Text.
+    """The value as text.
 
     Raises:
-        BadRow: it is something else, or holds half a surrogate pair, which no file can store.
+        BadRow: it is not text, or holds half a surrogate pair, which no file can store.
     """
     if not isinstance(value, str):
         raise BadRow(f"{name} is {shown(value)}, not text")
@@ -79,7 +79,7 @@ def messages(value: Any) -> list[dict[str, str]] | None:
     """A value as chat messages of role and content; None if it is no list of messages.
 
     Raises:
-        BadRow: a message holds what text cannot: a tool call, an image.
+        BadRow: a message holds something other than text, for example a tool call or an image.
     """
     if not isinstance(value, list) or not value or not all(isinstance(m, Mapping) and "role" in m for m in value):
         return None
@@ -105,10 +105,10 @@ def _said(content: Any) -> str:
 
 
 def problem(value: Any) -> tuple[str, list[dict[str, str]] | None]:
-    """A question as text, and the messages it was put in if it was: the user's words, without a system message.
+    """A question as text, and the chat messages if it came as such. The text is the user's message only.
 
     Raises:
-        BadRow: there is none, or it is a conversation of several turns.
+        BadRow: there is no question, or it is a conversation of several turns.
     """
     if value is None:
         raise BadRow("no problem (problem, question, prompt, query or input); name its column with --map problem=COLUMN")
@@ -126,7 +126,7 @@ def problem(value: Any) -> tuple[str, list[dict[str, str]] | None]:
 
 
 def response(value: Any) -> str:
-    """A model's one answer, as text or as the one message it is in.
+    """The text of a model's single answer, which is given as text or as one message.
 
     Raises:
         BadRow: it is something else, or several turns.
@@ -140,8 +140,8 @@ def response(value: Any) -> str:
 
 
 def gold(value: Any) -> str | None:
-    r"""The right answer: what stands after the last `#### ` or `A: ` of a longer text, without thousands commas, or in
-    its last `\boxed{...}`; else all of it. None if there is none.
+    r"""The right answer: the text after the last `#### ` or `A: `, without commas between thousands, or the content of
+    the last `\boxed{...}`; else the whole text. None if there is none.
 
     Raises:
         BadRow: it is neither text nor a number.
@@ -176,7 +176,7 @@ def finite(name: str, value: Any) -> float | None:
     """A number; true is 1 and false is 0; None stays None.
 
     Raises:
-        BadRow: it is none, or not finite.
+        BadRow: it is not a number, or not finite.
     """
     if value is None:
         return None
@@ -207,7 +207,7 @@ def integer(name: str, value: Any) -> int | None:
     """An integer from 0; None stays None.
 
     Raises:
-        BadRow: it is none.
+        BadRow: it is not such an integer.
     """
     number = finite(name, value)
     if number is None:
@@ -221,7 +221,7 @@ def token_ids(name: str, value: Any) -> Array | None:
     """Token ids as int32; None stays None.
 
     Raises:
-        BadRow: they are none.
+        BadRow: the value is not a list of token ids.
     """
     return _list(name, value, "token ids", _are_token_ids, np.int32)
 
@@ -230,7 +230,7 @@ def logprobs(name: str, value: Any) -> Array | None:
     """Log-probabilities in nats as float32; None stays None.
 
     Raises:
-        BadRow: they are none.
+        BadRow: the value is not a list of log-probabilities.
     """
     return _list(name, value, "log-probabilities", _are_logprobs, np.float32)
 
@@ -266,7 +266,7 @@ def _array(name: str, value: Any) -> Array | None:
 
 
 def from_json(value: Any) -> Any:
-    """A list that a CSV file holds as JSON; anything else as it is."""
+    """Decodes a list that a CSV file holds as JSON; returns any other value unchanged."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             return json.loads(value)
@@ -276,7 +276,7 @@ def from_json(value: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value in a message: on one line, its beginning."""
+    """The beginning of a value, on one line, for a message."""
     if isinstance(value, list | tuple) and len(value) > 8:
         return f"a list of {len(value)}: {shown(list(value[:4]))} …"
     text = repr(value)

@@ -1,10 +1,11 @@
 """verl's rollout dump: `trainer.rollout_data_dir` (or `validation_data_dir`) holds {step}.jsonl.
 
 Defined by `RayPPOTrainer._dump_generations` in verl/trainer/ppo/ray_trainer.py as of v0.7: input (the prompt as the
-policy saw it, template included), output, gts (the gold answer; older versions wrote none), score, step, and beside them
-whatever the reward function returned. The prompt is kept as it stands, as the problem.
+policy saw it, template included), output, gts (the gold answer; older versions wrote none), score, step, and all that the
+reward function returned. The unchanged prompt becomes the problem.
 
-The file does not name a policy. It is that of the run (the folder) at that step, RUN-step-STEP, unless --policy says.
+The file does not name a policy. The policy is that of the run (the folder) at that step, RUN-step-STEP, unless --policy
+names one.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,6 @@ def rollouts(row: Values, columns: Columns, file: str) -> Iterator[Rollout]:
     """The one response of a row.
 
     Raises:
-        BadRow: it cannot be read.
+        BadRow: the row cannot be read.
     """
     yield from read({name: columns.find(row, name, (NAMES.get(name, ""),)) for name in ALIASES})

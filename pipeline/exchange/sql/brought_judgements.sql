@@ -1,5 +1,6 @@
--- Inputs: matches, rollouts; verdicts of the other archive; here_verdicts. One row per verdict that is lacking here, with
--- the place of its rollout if that comes with it (null: the rollout is here). Ordered by place, rollout and verifier.
+-- Inputs: matches, rollouts; verdicts of the other archive; here_verdicts. One row per verdict that this archive lacks,
+-- with the place of its rollout in this import (null: the rollout is here already). Ordered by place, rollout and
+-- verifier.
 SELECT v.* REPLACE (m.trajectory_id AS trajectory_id), r.place
 FROM verdicts v
 JOIN matches m ON m.their_id = v.trajectory_id AND m.state <> 'unlike'

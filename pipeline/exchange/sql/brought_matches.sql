@@ -1,8 +1,8 @@
 -- Inputs: trajectories, prompts and responses of the other archive; named; here_trajectories, here_policies. One row per
--- whole rollout of the other archive: its id here, and whether it is `lacking`, `known`, or known and `unlike`: made once
--- more from the same seed, with other tokens. No order.
--- A rollout is known by its id and its policy's weights. Here it may bear the id it has there, or the one that it would
--- be given (`other_id`), or there the one that it would be given here: that order of imports makes no difference.
+-- whole rollout of the other archive: its id here, and whether it is `lacking`, `known`, or known but `unlike`: generated
+-- again from the same seed, with other tokens. No order.
+-- A rollout is known if its id and its policy's weights match. Ids match if both are equal, or if the id of one is the id
+-- that an import would give the other (`other_id`). So the order of imports makes no difference.
 WITH ours AS (
     SELECT
         t.trajectory_id, coalesce(p.weights_digest, '') AS weights,
@@ -15,8 +15,8 @@ theirs AS (
     SELECT
         t.trajectory_id, n.weights, md5(concat_ws('/', t.trajectory_id, n.weights)) AS other_id,
         t.n_response_tokens, t.behaviour_logprob_sum,
-        -- What an archive generates has the ids of its runs, and runs have the same names everywhere: one of this
-        -- archive may make a rollout of this id yet. What was imported has an id of its own already.
+        -- Ids of generated rollouts follow from the run's name, and many archives use the same names: a run of this
+        -- archive could later make a rollout with this id. Imported rollouts already have ids that no run makes.
         if(t.import_id IS NULL OR n.renamed, 'renamed', 'kept') AS ids
     FROM trajectories t
     JOIN named n ON n.their_id = t.policy_id

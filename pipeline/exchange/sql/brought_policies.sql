@@ -1,5 +1,5 @@
--- Inputs: named, rollouts; policies of the other archive; here_policies. One row per policy that made them and that is
--- lacking here: what it was, and nothing of where it came from or lies. Ordered by policy.
+-- Inputs: named, rollouts; policies of the other archive; here_policies. One row per policy that made these rollouts
+-- and that this archive lacks, without its parent, run, pass and location. Ordered by policy.
 SELECT p.* REPLACE (
     n.policy_id AS policy_id, NULL AS parent_id, NULL AS run_id, NULL AS iteration, NULL AS pass_id, NULL AS location
 )

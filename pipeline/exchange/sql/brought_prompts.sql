@@ -1,6 +1,6 @@
--- Inputs: import_id; rollouts; prompts of the other archive; here_prompts. One row per prompt that they answer and that is
--- lacking here. Splits of a source share no problem: it comes into the split that its source has it in here. A problem
--- that any source here holds out is held out. Ordered by prompt.
+-- Inputs: import_id; rollouts; prompts of the other archive; here_prompts. One row per prompt that these rollouts answer
+-- and that this archive lacks. A source has a problem in one split only: if its source has the problem here, the prompt
+-- gets that split; else, if another source here holds the problem out, it is held out. Ordered by prompt.
 WITH sources AS (
     SELECT source, problem, min(split) AS split FROM here_prompts GROUP BY source, problem
 ),

@@ -1,6 +1,6 @@
 -- Inputs: import_id; matches, named, files; trajectories and responses of the other archive; here_trajectories. One row per
--- rollout that is lacking here: as it will stand in trajectories, its tokens, and the path and row of its response in the
--- other archive. Groups stay together and keep their order; otherwise by where responses lie. Ordered by place, from 0.
+-- rollout that this archive lacks: its row for trajectories, its number of tokens, and the path and row of its response
+-- in the other archive. Ordered by place, from 0: groups stay together and keep their order, otherwise by path and row.
 WITH lacking AS (
     SELECT
         m.their_id, m.trajectory_id, n.policy_id, n.tokenizer_digest, n.weights,
@@ -13,12 +13,12 @@ WITH lacking AS (
     JOIN files f USING (filename)
     WHERE m.state = 'lacking'
 ),
--- Of a group, this archive may have some already: an import that brought part of it.
+-- This archive may already have some rollouts of a group, if an import brought part of it.
 sizes AS (
     SELECT group_id, count(*) AS n_here FROM here_trajectories SEMI JOIN lacking USING (group_id) GROUP BY group_id
 ),
 rows AS (
-    -- All columns but these, also those that the table may get yet, are facts about the rollout, the same everywhere.
+    -- All other columns, and any that are added later, are facts about the rollout and the same in every archive.
     SELECT
         t.* REPLACE (
             l.trajectory_id AS trajectory_id, l.group_id AS group_id, l.policy_id AS policy_id, $import_id AS run_id,
@@ -35,7 +35,7 @@ rows AS (
 )
 SELECT
     * EXCLUDE (group_place),
-    -- A text without token ids counts as some.
+    -- A text without token ids counts as 1000 tokens.
     coalesce(n_prompt_tokens + n_response_tokens, 1000) AS n_tokens,
     row_number() OVER (ORDER BY group_place, group_id, sample_index) - 1 AS place
 FROM rows

@@ -1,5 +1,5 @@
--- No inputs; over the other archive. One row: how many rollouts and verdicts it has, and digests of which.
--- The order of rows, and the files they lie in, make no difference.
+-- No inputs; over the other archive. One row: how many rollouts and verdicts it has, and a digest of each set.
+-- The order of rows and their files make no difference.
 SELECT
     (SELECT [count(*)::VARCHAR, bit_xor(md5_number(concat_ws('/', t.trajectory_id, p.weights_digest)))::VARCHAR]
         FROM trajectories t JOIN policies p USING (policy_id)) AS rollouts,

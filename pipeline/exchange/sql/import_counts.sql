@@ -1,4 +1,4 @@
--- Inputs: import_id. One row: what the import has brought so far.
+-- Inputs: import_id. One row: counts of the rows that the import has added so far.
 SELECT
     (SELECT count(*) FROM prompts WHERE import_id = $import_id) AS n_prompts,
     (SELECT count(*) FROM prompts WHERE import_id = $import_id AND split = 'train') AS n_train,

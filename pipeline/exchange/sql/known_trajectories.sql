@@ -1,4 +1,4 @@
--- Inputs: asked (trajectory_id); verifier_id. One row per trajectory of these that is in the archive, and whether this
+-- Inputs: asked (trajectory_id); verifier_id. One row per asked trajectory that is in the archive, and whether this
 -- verifier judged it. No order.
 SELECT t.trajectory_id, v.trajectory_id IS NOT NULL AS judged
 FROM trajectories t

@@ -7,8 +7,8 @@
 --   residual_rms, value_gap_rms, log_ratio_rms, target_rms    root mean squares over its draws, in nats: of the residual
 --                                 and of its parts
 --   kl                            KL(parent ‖ reference) in nats per response, estimated before the first step as the
---                                 mean log-ratio of the draws that the pass's parent generated; null: the first update
---                                 has no such draw
+--                                 mean log-ratio of the draws that the pass's parent generated; null: the first
+--                                 update has no such draw
 --   tokens_per_second             prompt and response tokens divided by the seconds of its steps
 --   padding_share                 share of the computed tokens that are padding
 --   peak_memory_bytes             the largest value of its steps
