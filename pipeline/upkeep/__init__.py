@@ -1,3 +1,3 @@
-"""Looking after an archive: checking that it is whole, repairing it, merging small files, freeing disk space, and
-repeating a pass to see that it gives the same weights. Nothing that a kept state needs is ever deleted.
+"""Looks after an archive: checks that it is whole, repairs it, merges small files, frees disk space, and repeats a pass
+to see that it gives the same weights. Files that a kept state needs are never deleted.
 """

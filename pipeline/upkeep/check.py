@@ -1,6 +1,6 @@
 """Checks that the archive is whole: files against the log, rows against one another, weights against digests.
 
-Reads everything once. Says what it finds and changes nothing; `repair` is apart.
+It reads everything once, reports its findings and changes nothing; `repair` does the repairs.
 """
 
 from collections.abc import Iterator
@@ -28,12 +28,12 @@ class Kind(StrEnum):
     DAMAGED = "damaged"  # a file that the log names: missing, or not as it was written
     ROW = "row"  # a row that does not fit the others
     WEIGHTS = "weights"  # a policy's folder: missing, or not as it was written
-    STATE = "state"  # a snapshot of a state that is not there
+    STATE = "state"  # a snapshot of a state that the archive does not have
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing wrong; `where` is a path, a check or an id."""
+    """One fault; `where` is a path, a check or an id."""
 
     kind: Kind
     where: str
@@ -41,7 +41,7 @@ class Finding:
 
 
 def check(store: Store, at: str | None = None) -> Iterator[Finding]:
-    """Everything that is wrong with the archive as it was `at` a snapshot, label or time (None: now).
+    """All faults of the archive as it was `at` a snapshot, label or time (None: now).
 
     Raises:
         UserError: `at` names no state.
@@ -60,7 +60,7 @@ def check(store: Store, at: str | None = None) -> Iterator[Finding]:
 
 
 def files(store: Store, state: dict[str, int]) -> Iterator[Finding]:
-    """Compares each table's files with its log: those it names, and those it does not."""
+    """Compares each table's files with its log: those that the log names, and those that it does not."""
     logged = {name: store.logged(name, state.get(name)) for name in TABLES}
     n_done, n_files = 0, sum(len(found) for found in logged.values())
     with bar("check files") as progress:
@@ -99,7 +99,7 @@ def _damage(
 
 
 def rows(store: Store, state: dict[str, int]) -> Iterator[Finding]:
-    """Runs every query of sql/checks and looks for keys that are there twice."""
+    """Runs every query of sql/checks and looks for keys that occur twice."""
     connection = db.connect(store, state)
     queries = {path.stem: path.read_text() for path in sorted((Path(__file__).parent / "sql" / "checks").glob("*.sql"))}
     queries |= {f"{name}_have_unique_keys": unique(name) for name in TABLES}
@@ -122,7 +122,7 @@ def unique(name: str) -> str:
 
 
 def weights(store: Store, state: dict[str, int]) -> Iterator[Finding]:
-    """Compares every policy's weights that the archive keeps with their digest, and looks for what should be pruned."""
+    """Compares the weights in the archive with their digests, and looks for weights that were pruned only in part."""
     for address in weights_.cut_short(store):
         yield Finding(Kind.WEIGHTS, address, "it was pruned, and part of it is left; its run takes that when it goes on")
     pruned = weights_.pruned(store)

@@ -1,7 +1,7 @@
-"""Fewer, larger files and less disk: `compact` merges files, `vacuum` deletes those that no kept state needs.
+"""Makes fewer, larger files and frees disk space: `compact` merges files, `vacuum` deletes what no kept state needs.
 
-Merging adds a version in which one file holds the rows of several; every version before keeps its own files, so no
-answer changes and no snapshot breaks. Only `vacuum` deletes, and it says first what.
+Merging adds a version in which one file holds the rows of several. Earlier versions keep their own files, so no query
+result changes and every snapshot stays readable. Only `vacuum` deletes, and it first shows which files.
 """
 
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ from pipeline.query import db
 from pipeline.query import states as versions
 from schemas import TABLES, digest
 
-# Files smaller than this are merged, until together they are about as large.
+# Files smaller than this are merged into files of about this size.
 TARGET_BYTES = 128 << 20
 
 
 def compact(store: Store) -> Iterator[str]:
-    """Merges small files of every table; gives a line for each table that had some.
+    """Merges small files of every table; yields a line for each table that had some.
 
-    Runs may go on meanwhile: what they append is not touched, and a merge that another beat to it is given up.
+    Runs may go on meanwhile: the files that they append are not touched. A merge is dropped if another process was first.
     """
     with store.lock("compact"):
         n_merged = 0
@@ -39,7 +39,7 @@ def compact(store: Store) -> Iterator[str]:
 
 
 def _groups(logged: dict[str, Logged]) -> Iterator[list[str]]:
-    """Small files that belong together, up to the target size: neighbours by span, which then still tells files apart."""
+    """Groups of small files, up to the target size. Neighbours by span go together, so that spans stay narrow."""
     group: list[str] = []
     n_bytes = 0
     for path, (size, *_) in sorted(logged.items(), key=lambda item: (item[1].least is not None, item[1].least, item[0])):
@@ -69,7 +69,7 @@ def _merge(store: Store, name: str, paths: list[str]) -> bool:
 
 @dataclass(frozen=True)
 class VacuumPlan:
-    """What a vacuum would do. `files` are paths with their bytes; `lost` are snapshots that could be read no more."""
+    """The effect of a vacuum. `files` has paths with their sizes in bytes, `lost` snapshots that become unreadable."""
 
     files: dict[str, int]
     kept: int
@@ -86,13 +86,13 @@ class VacuumPlan:
 
 
 def plan_vacuum(store: Store, keep_snapshots: str) -> VacuumPlan:
-    """What can go if only these snapshots, and the archive as it is now, are to stay readable.
+    """Finds the files to delete if only these snapshots, and the present state, must stay readable.
 
     Args:
-        keep_snapshots: `all`, `labelled`, a number (the last so many), or names and times with commas between.
+        keep_snapshots: `all`, `labelled`, a number (that many of the last ones), or names and times with commas between.
 
     Raises:
-        UserError: a name is of no snapshot.
+        UserError: a name is not that of a snapshot.
     """
     listed = db.query(store, "snapshots_kept").to_pylist()  # oldest first, those with a state
     if keep_snapshots == "all":
@@ -123,13 +123,13 @@ def plan_vacuum(store: Store, keep_snapshots: str) -> VacuumPlan:
 
 
 def vacuum(store: Store, plan: VacuumPlan) -> int:
-    """Does what the plan says; returns the bytes freed.
+    """Deletes the files of the plan; returns the bytes freed.
 
     Raises:
-        UserError: a run is going on: it may be reading what would go.
+        UserError: a run is going on, which may be reading these files.
     """
     with store.alone("vacuum"):
-        # Not by Delta's own vacuum, which forgets at a checkpoint what was removed a week before.
+        # Delta's own vacuum is not used: at a checkpoint it forgets files that were removed a week before.
         for path in plan.files:
             store.files.remove(path)
     return sum(plan.files.values())

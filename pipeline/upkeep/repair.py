@@ -1,7 +1,7 @@
-"""Repairs an archive: finishes what was begun, puts damaged files aside, and computes again what can be.
+"""Repairs an archive: completes shards, moves damaged files to quarantine, computes lost verdicts and references again.
 
-No row that was committed is deleted: a damaged file is moved to `quarantine/` under its own path, and snapshots of
-before still name it.
+No committed row is deleted: a damaged file is moved to `quarantine/` under its own path, and earlier snapshots still
+name it.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from schemas import TABLES, UserError, digest
 
 
 def repair(store: Store) -> Iterator[str]:
-    """Mends what can be mended; gives a line for each thing done.
+    """Repairs the archive as far as possible; yields a line for each repair.
 
     Raises:
         UserError: a run is going on.
@@ -56,7 +56,7 @@ def repair(store: Store) -> Iterator[str]:
 
 
 def _finish(store: Store) -> Iterator[str]:
-    """Commits the rest of shards that one table already shows: their files are all there, or they would not be."""
+    """Commits the rest of shards that are committed in one table: before that commit all their files were written."""
     names = {name: store.transactions(name) for name in TABLES}
     shards = set().union(*names.values())
     for name in TABLES:
@@ -74,14 +74,14 @@ def _remedy(name: str) -> str:
 
 
 def _again(store: Store) -> Iterator[str]:
-    """Judges again what lost its verdict, and computes again the references that finished passes had."""
+    """Judges rollouts with lost verdicts again, and computes the lost references of finished passes again."""
     for run in db.query(store, "runs_recorded").to_pylist():
         config = recorded(run["recipe"], run["config"])
         work = db.query(store, "lost_verdicts", run_id=run["run_id"], verifier=config.score.verifier)
         if run["flow"] == "iterate" and len(work):
             try:
                 judge = verifier(config.score.verifier)
-            except UserError as error:  # a user's function that is gone, say: no reason to leave the rest unmended
+            except UserError as error:  # for example a user's function is gone: go on with the other repairs
                 yield f"{len(work):,} verdicts of run {run['run_id']} are lost: {error}"
                 continue
             with closing(Processes(config, store)) as processes:
@@ -93,7 +93,7 @@ def _again(store: Store) -> Iterator[str]:
         part = work.filter((pc.field("reference_id") == reference_id) & (pc.field("precision") == precision))
         try:
             policy_location(store, reference_id)
-        except UserError as error:  # pruned, say: likewise
+        except UserError as error:  # for example it was pruned: go on with the others
             yield f"{len(part):,} rows of reference {reference_id} are lost: {error}"
             continue
         with closing(Processes(config, store)) as processes:
@@ -106,5 +106,5 @@ def _again(store: Store) -> Iterator[str]:
 
 
 def _name(store: Store, table: str) -> str:
-    """What rows made again are committed under, another name each time: else those lost twice would count as there."""
+    """The shard name for rows made again. It is new each time: else rows lost twice would count as committed."""
     return f"repair/{store.versions()[table]}"

@@ -1,4 +1,4 @@
-"""Does a finished training pass again from its snapshot, and compares the draws and the weights."""
+"""Repeats a finished training pass from its snapshot, and compares the draws and the weights."""
 
 import shutil
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ COLUMNS = ("update", "slot", "trajectory_id", "weight", "reward", "baseline", "d
 
 @dataclass(frozen=True)
 class Repeated:
-    """How a pass compares with the one on record. Weights are equal bit for bit or not; residuals are in nats, 0
-    if there are none."""
+    """How a repeated pass compares with the recorded one. Weights are compared bit for bit. Residuals are in nats; their
+    gap is 0 if there are none."""
 
     n_draws: int
     n_draws_equal: int
@@ -34,12 +34,12 @@ class Repeated:
 
 
 def repeat(store: Store, pass_id: str, *, verbose: bool = False) -> Repeated:
-    """Draws and trains again what a pass of the archive did, aside; the archive stays as it is.
+    """Draws and trains a pass of the archive again, in a scratch folder; the archive does not change.
 
     On the same CPU, with the same versions of torch and transformers, everything is equal.
 
     Raises:
-        UserError: there is no such pass, or something it stood on is gone.
+        UserError: there is no such pass, or something that it needs is gone.
     """
     found = db.query(store, "pass_recorded", pass_id=pass_id).to_pylist()
     if not found:
@@ -47,7 +47,7 @@ def repeat(store: Store, pass_id: str, *, verbose: bool = False) -> Repeated:
     row = found[0]
     config = recorded(row["recipe"], row["config"])
     how = {name: row[name] for name in ("batching", "micro_batch_tokens")}
-    # Under the verifier it drew from then, whatever version is here now.
+    # With the verifier version of that time, not the present one.
     score = config.score.model_copy(update={"verifier": row["verifier_id"]})
     config = config.model_copy(update={"runtime": config.runtime.model_copy(update=how), "score": score})
     processes = Processes(config, store, verbose=verbose)

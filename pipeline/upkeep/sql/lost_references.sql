@@ -1,5 +1,5 @@
--- No inputs. One row per rollout that a finished pass drew, with its reference and precision, if the sums of the reference for
--- it are lost. Ordered by reference, precision and rollout.
+-- No inputs. One row per rollout that a finished pass drew and whose row in references is lost, with its reference and
+-- precision. Ordered by reference, precision and rollout.
 WITH trained AS (
     SELECT p.pass_id, p.reference_id, coalesce(r.train_precision, 'float32') AS precision
     FROM passes p

@@ -1,5 +1,5 @@
--- Inputs: run_id, verifier (as its recipe names it). One row per generated trajectory of the run without a verdict of any version
--- of this verifier though its iteration was scored, with its iteration and gold answer, oldest first.
+-- Inputs: run_id, verifier (as its recipe names it). One row per generated trajectory of the run whose iteration was
+-- scored but that has no verdict of any version of this verifier, with its iteration and gold answer, oldest first.
 SELECT t.trajectory_id, t.iteration, p.gold_answer
 FROM trajectories t
 JOIN prompts p USING (prompt_id)

@@ -1,5 +1,5 @@
--- One row per draw of an unknown trajectory, or with a reward that none of its verdicts gives: what its run makes a verdict worth,
--- or else the verdict's own reward, minus what its run takes off for length at the most. No order.
+-- One row per draw of an unknown trajectory, or with a reward that none of its verdicts gives. A verdict gives the reward
+-- that the run sets for it, or else the verdict's own, minus at most the run's length penalty. No order.
 WITH judged AS (
     SELECT
         d.pass_id, d.update, d.slot, d.reward, r.reward_length_penalty AS length_penalty,

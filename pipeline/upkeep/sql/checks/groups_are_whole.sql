@@ -1,5 +1,5 @@
--- One row per group whose samples are not numbered 0 to n - 1, where n is what its run asked for, or that has several prompts or
--- policies. No order.
+-- One row per group whose samples are not numbered 0 to n - 1, where n is the number that its run asked for, or that has
+-- several prompts or policies. No order.
 WITH groups AS (
     SELECT
         group_id, any_value(run_id) AS run_id, count(*) AS n, count(DISTINCT sample_index) AS n_places,

@@ -1,4 +1,5 @@
--- One row per import that has not as many rejects as it says, or rows of which it does not know. No order.
+-- One row per import whose number of rejects is not the recorded one, and per prompt of an import that is not recorded.
+-- No order.
 WITH counted AS (
     SELECT import_id, count(*) AS n FROM rejects GROUP BY import_id
 ),

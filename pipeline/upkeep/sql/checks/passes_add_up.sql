@@ -1,4 +1,5 @@
--- One row per pass that leads nowhere, or whose draws and updates are not as many as it says, row for row. No order.
+-- One row per pass with an unknown policy, parent, reference or snapshot; or whose numbers of draws and updates are not
+-- the recorded ones; or with a draw that has no update row, or the reverse. No order.
 WITH matched AS (
     SELECT
         coalesce(d.pass_id, u.pass_id) AS pass_id,

@@ -1,4 +1,5 @@
--- One row per reference row of an unknown trajectory or an unknown policy, or with a sum that is no number. No order.
+-- One row per reference row of an unknown trajectory or an unknown policy, or with a value that is not finite. No
+-- order.
 SELECT
     f.trajectory_id || ' under ' || f.reference_id AS row,
     CASE WHEN t.trajectory_id IS NULL THEN 'unknown trajectory' WHEN p.policy_id IS NULL THEN 'unknown policy'

@@ -1,5 +1,5 @@
--- One row per update of a pass that has no step, or a step of other than its draws, and per pass whose steps have not as many
--- tokens as it says. No order. Draws of a pass that is not finished have no steps yet.
+-- One row per update of a finished pass that has no step, or whose step has another number of draws; and per pass whose
+-- steps do not have the recorded number of tokens. No order. Draws of a pass that is not finished have no steps yet.
 WITH drawn AS (
     SELECT pass_id, update, count(*) AS n FROM draws SEMI JOIN passes USING (pass_id) GROUP BY pass_id, update
 ),

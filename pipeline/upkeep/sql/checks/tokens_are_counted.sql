@@ -1,4 +1,4 @@
--- One row per trajectory whose counts or sum are not those of its token ids and log-probs. No order.
+-- One row per trajectory whose token counts or log-prob sum do not match its token ids and log-probs. No order.
 SELECT t.trajectory_id AS row, 'its token counts or its log-prob sum are not those of its response' AS problem
 FROM trajectories t
 JOIN responses r USING (trajectory_id)

@@ -1,5 +1,5 @@
--- One row per verdict of an unknown trajectory or of another iteration than it says, by which files are passed over, or whose
--- reward is not what its judgement says. No order.
+-- One row per verdict of an unknown trajectory; or whose iteration is not its trajectory's (queries skip files by it); or
+-- that has a reward and should have none, or the reverse. No order.
 SELECT
     v.trajectory_id || ' by ' || v.verifier_id AS row,
     CASE WHEN t.trajectory_id IS NULL THEN 'a verdict of an unknown trajectory'
