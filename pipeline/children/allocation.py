@@ -1,29 +1,29 @@
 """Ends the process when it asks for an absurd amount of memory; otherwise a library would hide the failure.
 
-`int(2.5 ** 10 ** 11)` asks for 16 GB at once and touches none of it: to a library it is one more error to go on from.
-This is a filter in the kernel (seccomp) on two system calls. Where there can be none, such an allocation just fails.
+`int(2.5 ** 10 ** 11)` asks for 16 GB at once and touches none of it; a library catches the error and goes on.
+This is a filter in the kernel (seccomp) on two system calls. Without such a filter the allocation only fails.
 """
 
 import ctypes
 import platform
 import struct
 
-# What the kernel calls the machine, mmap and mremap there.
+# The kernel's numbers for the machine, mmap and mremap.
 _NUMBERS = {"x86_64": (0xC000003E, 9, 25), "aarch64": (0xC00000B7, 222, 216)}
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
 _NO_NEW_PRIVILEGES, _SECCOMP, _FILTER = 38, 22, 2
-_prctl = ctypes.CDLL(None).prctl  # at once: later there may be a hook that refuses this
+_prctl = ctypes.CDLL(None).prctl  # loaded now, because an audit hook may refuse it later
 _prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
 
 def kill_beyond(n_bytes: int) -> bool:
-    """From now on, to ask the kernel for so much memory at once is death by SIGSYS; gives whether that could be had."""
+    """From now on SIGSYS ends the process if it asks for so much memory at once. Returns whether the filter is set."""
     if platform.machine() not in _NUMBERS:
         return False
     machine, mmap, mremap = _NUMBERS[platform.machine()]
-    # An instruction is its code, how many to skip if so, how many if not, and a number. A call is its number at 0, the
-    # machine at 4, its arguments from 16 on, eight bytes each, the lower half first.
+    # An instruction has a code, how many instructions to skip if true and if false, and a number. A system call has its
+    # number at byte 0, the machine at 4, and its arguments from 16 on, eight bytes each, the lower half first.
     steps = [
         (_LOAD, 0, 0, 4),
         (_EQUAL, 0, 11, machine),

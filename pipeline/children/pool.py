@@ -1,11 +1,12 @@
 """A pool of child processes with a deadline for each item; no item can hang, crash or delay the others.
 
-A worker has a few items ahead, so that it never waits for us; answers come back one by one, so that the first that is
-missing is the one it is at. An item that overruns its deadline costs the worker its life and nobody else anything: what
-was sent behind it goes to others once they have nothing else, and a successor is started that works on beside it.
+A worker gets a few items in advance, so that it never waits for the parent. It answers them in order, so the first item
+without an answer is the one it works on. If an item takes long, a spare worker is started to help; at the item's deadline
+the slow worker is killed. The items that were sent after the slow one go to other workers once these have no other work.
 
-What a worker's death says of its item: SIGKILL comes from outside (a person, the kernel for want of memory), so the item
-is tried again, MAX_KILLS times; anything else was the item's doing. Messages are lines of JSON; nothing is pickled.
+If a worker dies, the signal says why: SIGKILL comes from outside (a person, or the kernel when memory is short), so the
+item is tried again, MAX_KILLS times; all other deaths are caused by the item. Messages are lines of JSON; nothing is
+pickled.
 """
 
 import json
@@ -28,19 +29,20 @@ from pipeline.children.worker import Worker, WorkerDied, die_with_parent
 from schemas import UserError
 
 AHEAD_SECONDS, MOST_AHEAD = 0.02, 64
-# The parser of LaTeX takes up to 0.2 s over what is new to it: no reason to start another that knows even less.
+# The LaTeX parser takes up to 0.2 s the first time it sees a construct. A new worker would be slower still.
 SLOW_SECONDS = 0.3
-# While every worker has enough to do, answers gather for so long: to wake for each would cost as much as it took to make.
+# While every worker has enough to do, answers are collected for this long: waking for each costs as much as making it.
 GATHER_SECONDS = 0.002
 START_SECONDS = 60
 MAX_KILLS = 5
-# Workers in a row that may die before they are ready; and where somebody goes about killing them.
+# How many workers in a row may die before they are ready; and how many if they are killed by SIGKILL.
 MAX_STILLBORN, MAX_KILLED_STILLBORN = 3, 100
-# Memory of a worker beyond what it starts with. An allocation past HARD fails; libraries swallow that error and go on
-# to a wrong answer, so what has touched SOFT is no answer (they are two doublings apart, and big numbers grow by
-# doubling); nor is what asks for HARD at once, which is death. A worker that is left with more than KEPT is replaced.
+# Memory of a worker beyond its memory at the start. An allocation past HARD fails, but libraries catch that error and go
+# on to a wrong answer. So an answer that took more than SOFT counts as crashed (HARD is two doublings above SOFT, and big
+# numbers grow by doubling), and a worker that asks for HARD at once is killed. A worker that keeps more than KEPT is
+# replaced.
 HARD_BYTES, SOFT_BYTES, KEPT_BYTES = 2 << 30, 512 << 20, 128 << 20
-# What takes less in all touches no memory worth a look.
+# Memory is checked again after items that together took longer than this.
 QUICK_SECONDS = 0.01
 
 Handler = Callable[..., dict[str, Any]]
@@ -48,20 +50,20 @@ Handler = Callable[..., dict[str, Any]]
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one item: the handler's values, or why there are none."""
+    """The result of one item: the handler's values, or the reason why there are none."""
 
-    values: dict[str, Any]  # empty: it failed
-    failure: str | None  # "timeout" or "crashed"; None: it did not
+    values: dict[str, Any]  # empty if the item failed
+    failure: str | None  # "timeout" or "crashed"; None: it did not fail
     seconds: float
 
 
 @dataclass(eq=False)
 class _Place:
-    """A worker and what it was sent. Of `sent`, it is at the first; None: an item of a map that is over."""
+    """A worker and the items sent to it. It works on the first of `sent`; None: an item of an earlier map."""
 
     worker: Worker
     number: int
-    since: float  # when it began with what it is at
+    since: float  # when it began with its present item
     ready: bool = False
     slow: bool = False
     sent: deque[int | None] = field(default_factory=deque)
@@ -75,32 +77,32 @@ class _Place:
 
 @dataclass(eq=False)
 class _Work:
-    """A map's items, and by index what is known of them."""
+    """The items of a map, and their states by index."""
 
     items: Sequence[Sequence[Any]]
     waiting: deque[int]  # to be sent
-    kills: Counter[int] = field(default_factory=Counter)  # how often a worker was killed that was at it
-    done: set[int] = field(default_factory=set)  # it has a result
+    kills: Counter[int] = field(default_factory=Counter)  # how often a worker was killed while it worked on the item
+    done: set[int] = field(default_factory=set)  # items with a result
 
 
 class Pool:
-    """Workers that share a stream of items; they live from one `map` to the next. Not for two threads at once."""
+    """Workers that share a stream of items and stay alive between calls of `map`. Not for two threads at once."""
 
     def __init__(self, module: str, n_workers: int, seconds: float, log: Path, **settings: Any) -> None:
         """Starts the workers.
 
         Args:
             module: its `main` ends in `serve_items`.
-            seconds: the deadline of one item; a worker's own start does not count.
-            log: where the workers' output goes, `-0`, `-1` … added.
-            settings: what the module's `start` is called with.
+            seconds: the deadline of one item; the start of a worker does not count.
+            log: the file for a worker's output; `-0`, `-1` … is added to its name.
+            settings: the arguments for the module's `start`.
         """
         self._module, self._seconds, self._log, self._settings = module, seconds, log, settings
         self._selector = selectors.DefaultSelector()
-        self._places: list[_Place] = []  # the workers in charge
-        self._spares: list[_Place] = []  # those that work while one in charge is slow, and follow it
+        self._places: list[_Place] = []  # the regular workers
+        self._spares: list[_Place] = []  # workers that help while a regular one is slow, and can replace it
         self._n_stillborn = 0
-        self._pace = AHEAD_SECONDS  # seconds of an item, as of late
+        self._pace = AHEAD_SECONDS  # seconds per item, a moving average
         self._work = _Work([], deque())
         for _ in range(n_workers):
             self._places.append(self._start())
@@ -109,10 +111,10 @@ class Pool:
         """Each item's index and result, as they finish; an item is the handler's arguments.
 
         Raises:
-            UserError: the settings are wrong, say the workers.
-            WorkerDied: workers do not even start.
+            UserError: a worker reports that the settings are wrong.
+            WorkerDied: workers do not start.
         """
-        for place in self._everyone():  # whoever mapped before may have left half-way
+        for place in self._everyone():  # an earlier map may have been left unfinished
             place.sent = deque(None for _ in place.sent)
         work = self._work = _Work(items, deque(range(len(items))))
         while len(work.done) < len(items):
@@ -132,7 +134,7 @@ class Pool:
         used = {place.number for place in self._everyone()}
         number = next(n for n in range(len(used) + 1) if n not in used)
         log = self._log.with_stem(f"{self._log.stem}-{number}")
-        # One thread each: the workers are as many as the cores. And sets are in the same order in all of them.
+        # One thread each, because there is a worker per core. The hash seed gives sets the same order in all workers.
         worker = Worker(self._module, log=log, environment={"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"})
         place = _Place(worker, number, time.monotonic())
         os.set_blocking(place.fd, False)
@@ -144,7 +146,7 @@ class Pool:
         return [*self._places, *self._spares]
 
     def _replace(self, place: _Place) -> None:
-        """Ends a worker; what it was sent is others' to do."""
+        """Ends a worker and puts another in its place; its items go back to be sent to other workers."""
         self._selector.unregister(place.fd)
         place.worker.kill()
         held = self._work.done.union(
@@ -159,7 +161,7 @@ class Pool:
         self._places.append(self._spares.pop(0) if self._spares else self._start())
 
     def _feed(self) -> None:
-        """Gives what lasts for a while to as many workers as there are places, of those that are not slow."""
+        """Sends items in advance to workers that are not slow, to as many as there are regular workers."""
         waiting, depth = self._work.waiting, min(MOST_AHEAD, max(2, int(AHEAD_SECONDS / self._pace)))
         able = [place for place in self._everyone() if place.ready and not place.slow]
         for place in able[: len(self._places)]:
@@ -177,7 +179,7 @@ class Pool:
                 self._send(place, self._work.items[item])
 
     def _stuck(self) -> list[int]:
-        """What nobody has but those who are slow with another. The first answer counts, whoever gives it."""
+        """Items that only wait behind the slow item of a worker. They are sent again, and the first answer counts."""
         behind = dict.fromkeys(item for place in self._everyone() if place.slow for item in place.sent)
         busy = [list(place.sent)[: 1 if place.slow else None] for place in self._everyone()]
         return [item for item in behind if item is not None and item not in self._work.done.union(*busy)]
@@ -188,20 +190,20 @@ class Pool:
         self._write(place, n_behind)
 
     def _write(self, place: _Place, n_behind: int) -> None:
-        """Sends what the worker takes. With `n_behind` bytes that had no room before, it has read since."""
+        """Sends what the socket accepts. `n_behind` bytes did not fit before: if some fit now, the worker has read."""
         n_before = len(place.outgoing)
-        with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):  # of a death, reading says more
+        with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):  # reading will find a death
             while place.outgoing:
                 del place.outgoing[: os.write(place.fd, place.outgoing)]
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if place.outgoing else 0)
         if self._selector.get_key(place.fd).events != events:
             self._selector.modify(place.fd, events, place)
-        # A worker that reads is between two items: how long an item travels is not its own time.
+        # A worker that reads is between two items, and the time for sending an item does not count.
         if n_behind and len(place.outgoing) < n_before:
             place.since = time.monotonic()
 
     def _listen(self) -> Iterator[_Place]:
-        """The workers that have said something, or died, as soon as there is one or something is overdue."""
+        """Waits until a worker answers, dies or is overdue; yields the workers that answered or died."""
         if all(len(place.sent) > 1 for place in self._places):
             time.sleep(GATHER_SECONDS)
         until = [place.since + limit for place in self._everyone() if (limit := self._limit(place))]
@@ -213,20 +215,20 @@ class Pool:
                 yield key.data
 
     def _limit(self, place: _Place) -> float:
-        """Seconds after which something has to be done about what a worker is at; 0: never."""
+        """Seconds after which a worker's present item, or its start, is overdue; 0: never."""
         if not place.ready:
             return START_SECONDS
         return 0 if not place.sent else self._seconds if place.slow else min(SLOW_SECONDS, self._seconds)
 
     def _collect(self, place: _Place) -> list[tuple[int, Result]]:
-        """What a worker has answered; or of one that died, what that means for its item."""
+        """The results that a worker has sent; if it died, the result for its item, if that is not tried again."""
         try:
             data = os.read(place.fd, 1 << 20)
         except ConnectionResetError:
             data = b""
         if not data:
             return self._bury(place)
-        place.since = time.monotonic()  # with half of an answer too: how long that travels is nobody's time
+        place.since = time.monotonic()  # half an answer counts too: the time for sending does not count
         *lines, place.incoming = (place.incoming + data).split(b"\n")
         found = []
         for answer in map(json.loads, lines):
@@ -241,11 +243,11 @@ class Pool:
             found += self._end(place, Result(answer["values"], answer["failure"], answer["seconds"]))
             if answer["leaves"]:
                 self._replace(place)
-                break  # what it went on to is others' now
+                break  # its other items go to other workers
         return found
 
     def _end(self, place: _Place, result: Result) -> list[tuple[int, Result]]:
-        """The result of what a worker is at, unless there was one before."""
+        """The result of a worker's present item, unless the item already has one."""
         item = place.sent.popleft()
         if item is None or item in self._work.done:
             return []
@@ -269,11 +271,11 @@ class Pool:
         return found
 
     def _overdue(self) -> list[tuple[int, Result]]:
-        """Sees to the workers that take too long."""
+        """Handles workers that take too long: marks them as slow, kills them at the deadline, starts spares."""
         found = []
         for place in self._everyone():
             limit, seconds = self._limit(place), time.monotonic() - place.since
-            # An answer may have come while whoever asked was busy with another.
+            # An answer may have come while the caller was busy with another one.
             if not limit or seconds < limit or place.worker.connection.poll():
                 continue
             if not place.ready:
@@ -289,11 +291,11 @@ class Pool:
 
 
 def serve_items(start: Callable[..., Handler]) -> NoReturn:
-    """The child's side: handles items until the parent is gone.
+    """The child's side: handles items until the parent ends.
 
     Args:
-        start: takes the pool's settings and gives the handler, which takes an item's parts and gives a dict; what it
-            raises is a crash, and of `start`, a UserError is the user's.
+        start: takes the pool's settings and returns the handler, which takes an item's parts and returns a dict. If the
+            handler raises, the item has crashed; a UserError of `start` is passed on to the user.
     """
     die_with_parent(int(sys.argv[2]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -314,7 +316,7 @@ def serve_items(start: Callable[..., Handler]) -> NoReturn:
         values, failure, leaves = {}, None, False
         try:
             values = handle(*json.loads(line))
-        except Exception as error:  # the parent decides what becomes of it; the traceback is for the log
+        except Exception as error:  # the parent decides what to do; the traceback is for the log
             sys.excepthook(type(error), error, error.__traceback__)
             failure = "crashed"
         seconds = time.perf_counter() - began
@@ -331,7 +333,7 @@ def serve_items(start: Callable[..., Handler]) -> NoReturn:
 
 
 def _memory() -> tuple[int, int, int]:
-    """Bytes of address space, of memory held, and of memory held at the most, since this process began."""
+    """Bytes of address space, of memory in use, and of the most memory in use since this process began."""
     found = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     size, holds, peak = (1024 * int(found[name].split()[0]) for name in ("VmSize", "VmRSS", "VmHWM"))
     return size, holds, peak

@@ -1,7 +1,7 @@
 """Several workers that answer a call together, like the processes of a trainer; the first one's answer counts.
 
-They meet in a file and talk over the loopback interface. When one of them ends or fails, none is of use to the others any
-more: all are ended, and the next call starts new ones.
+They find each other through a file and communicate over the loopback interface. If one of them ends or fails, the others
+cannot go on: all are ended, and the next call starts new ones.
 """
 
 import os
@@ -20,11 +20,11 @@ from schemas import UserError
 
 
 class Team:
-    """`size` child processes that run `python -m MODULE`, started when first asked for anything.
+    """`size` child processes that run `python -m MODULE`, started by the first call.
 
     Args:
         module: a module whose `main` ends in `serve`.
-        log: where the output of the first goes; the others' lies beside it. None lets them share the parent's.
+        log: the file for the output of the first; the others' files are beside it. None: they share the parent's output.
     """
 
     def __init__(self, module: str, size: int, *, log: Path | None = None) -> None:
@@ -34,13 +34,13 @@ class Team:
 
     @property
     def pids(self) -> list[int]:
-        """The processes there are."""
+        """The ids of the running processes."""
         return [worker.pid for worker in self._workers]
 
     def call(
         self, method: str, table: pa.Table | None = None, *, progress: Progress | None = None, **params: Any
     ) -> tuple[dict[str, Any], pa.Table | None]:
-        """Calls a handler in all of them and waits for all answers.
+        """Calls a handler in all workers and waits for all answers; returns the first worker's.
 
         Raises:
             UserError: the handler raised one.
@@ -79,7 +79,7 @@ class Team:
         return answers[self._workers[0]]
 
     def _raise_a_death(self, but: Worker) -> None:
-        """An error in one is often that another has ended, which is the thing to say then."""
+        """Raises the death of another worker, if one ended, because that is often the reason for an error in one."""
         for worker in self._workers:
             if worker is not but and worker.has_ended():
                 raise worker.death()
@@ -104,7 +104,7 @@ class Team:
             self._workers.append(Worker(self._module, log=log, environment=environment))
 
     def close(self) -> None:
-        """Ends them."""
+        """Ends the workers."""
         for worker in self._workers:
             worker.close()
         self._workers = []

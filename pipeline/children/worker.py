@@ -1,8 +1,8 @@
 """Child processes that answer calls and can be killed.
 
-A call is a JSON header and, where rows travel, an Arrow table, over a socket pair; nothing is pickled. A child dies
-with its parent however the parent dies: the kernel closes the parent's end of a pipe that the child watches. A child
-that breaks is reported with the last line of its log, and where that lies.
+A call is a JSON header and, if there are rows, an Arrow table, over a socket pair; nothing is pickled. A child ends when
+its parent ends, for any reason: the kernel closes the parent's end of a pipe that the child watches. If a child fails,
+the error message has the last line of its log and the path of the log.
 """
 
 import fcntl
@@ -27,8 +27,8 @@ from schemas import Failure, UserError
 Progress = Callable[[int, int], None]
 Handler = Callable[..., Any]
 STOP_SECONDS = 10
-# OpenMP's threads wait for one another by spinning. Where other processes use the same cores, a spinning thread takes the
-# core from the very thread it waits for. These threads sleep while they wait.
+# OpenMP's threads wait for one another by spinning. If other processes use the same cores, a spinning thread takes the
+# core from the thread that it waits for. With this setting threads sleep while they wait.
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
@@ -41,7 +41,7 @@ class Worker:
 
     Args:
         module: a module whose `main` ends in `serve`.
-        log: where the child's output goes; None lets it share the parent's.
+        log: the file for the child's output; None: it shares the parent's output.
         environment: variables to set for the child.
     """
 
@@ -53,7 +53,7 @@ class Worker:
         output: TextIO | None = None
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
-            if log.exists():  # what the one before said of its end is what a person looks for after the next start
+            if log.exists():  # keep the log of the child before, which may say why it ended
                 log.replace(log.with_suffix(".before.log"))
             output = log.open("w")
         try:
@@ -110,29 +110,29 @@ class Worker:
             raise self.death() from None
 
     def exit_code(self) -> int | None:
-        """How the child ended, a signal's number as negative; None: it does not end."""
+        """The child's exit code, negative if a signal ended it; None: it does not end."""
         with suppress(subprocess.TimeoutExpired):
             return self._process.wait(STOP_SECONDS)
         return None
 
     def death(self) -> WorkerDied:
-        """What to say of a child that is gone."""
+        """The error for a child that has ended."""
         code = self.exit_code()
-        if code is not None and code < 0:  # its last words have nothing to do with it
+        if code is not None and code < 0:  # the end of its log is not the reason
             how = f"was killed by {signal.Signals(-code).name}, which is often for want of memory"
             where = f"; its output is in {self._log}" if self._log else ""
             return WorkerDied(f"{self.module} {how}{where}; the same command goes on from what is committed")
         return WorkerDied(f"{self.module} ended with exit code {code}{self.where()}")
 
     def where(self) -> str:
-        """The last line of its log, and where that lies."""
+        """The last line of the child's log and the log's path, as part of a message."""
         if self._log is None:
             return ""
         lines = [line.strip() for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
         return f"; its last words: {lines[-1] if lines else '(none)'} (all of them: {self._log})"
 
     def has_ended(self) -> bool:
-        """Whether the child has ended, or does so in a moment."""
+        """Whether the child has ended, or ends within a second."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
         return self._process.returncode is not None
@@ -144,7 +144,7 @@ class Worker:
         self._release()
 
     def close(self) -> None:
-        """Ends the child by closing what it watches, busy or not; if it does not go, it is killed."""
+        """Ends the child, busy or not, by closing the pipe that it watches; kills it if it does not end."""
         self._release()
         try:
             self._process.wait(STOP_SECONDS)
@@ -172,7 +172,7 @@ def serve(handlers: Mapping[str, Handler]) -> NoReturn:
         try:
             header, table = _receive(connection)
         except EOFError:
-            os._exit(0)  # nothing to save: an engine's own tear-down takes seconds
+            os._exit(0)  # there is nothing to save, and an engine's own tear-down takes seconds
         handler = handlers[header.pop("method")]
         if table is not None:
             header["table"] = table
@@ -182,7 +182,7 @@ def serve(handlers: Mapping[str, Handler]) -> NoReturn:
             result = handler(**header)
         except UserError as error:
             _send(connection, {"user_error": str(error)}, None)
-        except Exception as error:  # the parent decides what becomes of it; the traceback is for the log
+        except Exception as error:  # the parent decides what to do; the traceback is for the log
             sys.excepthook(type(error), error, error.__traceback__)
             _send(connection, {"error": f"{type(error).__name__}: {error}"}, None)
         else:
@@ -191,11 +191,11 @@ def serve(handlers: Mapping[str, Handler]) -> NoReturn:
 
 
 def die_with_parent(watched: int) -> None:
-    """Lets the kernel end this process when the other end of a pipe is closed, whatever this process is busy with."""
+    """Makes the kernel end this process when the other end of a pipe is closed, even while the process is busy."""
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO})  # a parent may have blocked it, and masks are inherited
     fcntl.fcntl(watched, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(watched, fcntl.F_SETFL, os.O_ASYNC)  # SIGIO, whose default is the end
+    fcntl.fcntl(watched, fcntl.F_SETFL, os.O_ASYNC)  # sends SIGIO, which ends a process by default
     if select.select([watched], [], [], 0)[0]:  # it was closed before
         os._exit(1)
 
