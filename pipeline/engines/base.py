@@ -1,6 +1,6 @@
-"""What an engine does: it gets prompts as token ids and gives responses as token ids.
+"""The interface of an engine: it gets prompts as token ids and returns responses as token ids.
 
-An engine runs in a process of its own (child.py); `EngineProcess` is the same interface seen from outside.
+An engine runs in a process of its own (child.py); `EngineProcess` is the same interface in the parent process.
 """
 
 import json
@@ -29,8 +29,8 @@ COMPLETIONS = pa.schema(
 class Engine(Protocol):
     """Generates from one policy at a time.
 
-    `dtype` is the type its weights are held in: how closely its log-probs can agree with the trainer's.
-    `context_tokens` is the most that prompt and response may come to, known once a policy is loaded.
+    `dtype` is the type of its weights; it limits how closely its log-probs can agree with the trainer's.
+    `context_tokens` is the largest number of prompt and response tokens together, known once a policy is loaded.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Engine(Protocol):
     context_tokens: int
 
     def load(self, location: str) -> None:
-        """Takes a policy's weights, in place if it already holds others of the same shape, and forgets cached states."""
+        """Loads a policy's weights, in place if the present ones have the same shape, and clears cached states."""
 
     def generate(
         self,
@@ -53,8 +53,8 @@ class Engine(Protocol):
     ) -> pa.Table:
         """`n` responses to each prompt, as COMPLETIONS ordered by prompt and sample.
 
-        Temperature 0 is greedy and wants n = 1. Log-probs are those of the distribution sampled from, and of temperature
-        1 for greedy. The same call twice gives the same tokens on one CPU machine; elsewhere not necessarily.
+        Temperature 0 is greedy and needs n = 1. Log-probs are those of the distribution that was sampled from; for greedy
+        those of temperature 1. The same call gives the same tokens again on one CPU machine; elsewhere it may not.
         """
 
 
@@ -75,7 +75,7 @@ class EngineProcess:
         self._shape: dict[str, Any] = {}
 
     def load(self, location: str) -> None:
-        # In place only into a model of the same shape: vLLM would take what fits of another and say nothing.
+        # In place only if the shape is the same: of another shape, vLLM would load what fits, without an error.
         shape = _shape(location)
         if shape != self._shape:
             self.close()
@@ -113,10 +113,10 @@ class EngineProcess:
 
 
 def _shape(location: str) -> dict[str, Any]:
-    """What a policy's config says of its architecture.
+    """The settings of a policy's architecture, from its config.json.
 
     Raises:
-        UserError: it has none that can be read.
+        UserError: config.json cannot be read.
     """
     try:
         found: dict[str, Any] = json.loads((Path(location) / "config.json").read_text())
@@ -127,7 +127,7 @@ def _shape(location: str) -> dict[str, Any]:
 
 # vLLM reads these when it is imported.
 ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine inside the child itself: one process less, seconds less
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs in the child itself: one process less, and seconds faster
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"),  # GiB
@@ -139,7 +139,7 @@ def installed_version(engine: str) -> str:
     """The version of an engine's package.
 
     Raises:
-        UserError: it is not installed; the message names the other engine.
+        UserError: the package is not installed; the message names the other engine.
     """
     for package in {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",)}[engine]:
         try:

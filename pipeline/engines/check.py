@@ -1,4 +1,4 @@
-"""Checks that the engine runs the policy it should: compares its log-probs with those of the trainer's model."""
+"""Checks that the engine runs the right policy: compares its log-probs with those of the trainer's model."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from pipeline.recipes.config import Runtime
 from schemas import Failure
 
 CHECKED_ROLLOUTS = 64
-# Mean |engine - trainer| log-prob per token above which the engine is said to run other weights, by its weights' type.
+# Mean |engine - trainer| log-prob per token above which the weights count as wrong, by the type of the engine's weights.
 # Measured: 1e-7 to 1e-6 in float32 on a CPU, where one iteration of the recipe moves a policy by 1e-2. bfloat16 itself
-# rounds by about 1e-2, so there a policy one small step old is not told from the right one; another policy is.
+# rounds by about 1e-2, so there the check detects another policy, but not weights that are one small step old.
 MAX_LOGPROB_GAP = {"float32": 1e-4, "bfloat16": 5e-2}
 
 
 class WrongWeights(Failure):
-    """The engine's log-probs are not those of the policy it claims to run. Nothing of the batch is kept."""
+    """The engine's log-probs are not those of the policy that it should run. The batch is not kept."""
 
 
 def check_weights(
@@ -27,14 +27,14 @@ def check_weights(
     """Compares the first rollouts of a batch.
 
     Args:
-        rows: prompt_token_ids, response_token_ids and behaviour_logprobs; rows without a response are passed over.
-        temperature: what they were sampled at; greedy ones have log-probs of temperature 1.
+        rows: prompt_token_ids, response_token_ids and behaviour_logprobs; rows without a response are skipped.
+        temperature: the sampling temperature; greedy rollouts have log-probs of temperature 1.
 
     Returns:
-        n_tokens and mean_abs_logprob_gap, as engine_checks has them.
+        n_tokens and mean_abs_logprob_gap, as in engine_checks.
 
     Raises:
-        WrongWeights: they are further apart than rounding explains.
+        WrongWeights: the log-probs differ by more than rounding explains.
     """
     answered = pc.greater(pc.list_value_length(rows["response_token_ids"]), 0)
     sample = rows.filter(answered).slice(0, CHECKED_ROLLOUTS)

@@ -1,4 +1,4 @@
-"""Runs an engine in a process of its own. On a CPU it stays up for a whole run and takes new weights in place."""
+"""Runs an engine in a process of its own. On a CPU it keeps running for a whole run and loads new weights in place."""
 
 import os
 from collections.abc import Callable
@@ -33,9 +33,10 @@ def main() -> None:
 
 
 def _settle_vllm() -> None:
-    """Without a GPU, vLLM's compiling of two small log-prob functions takes ten seconds and a compiler, for nothing.
+    """Switches compilation off if there is no GPU: vLLM would compile two small log-prob functions, which takes ten
+    seconds, needs a compiler and saves no time.
 
-    Has to come before vLLM is imported.
+    Must be called before vLLM is imported.
     """
     import torch
 

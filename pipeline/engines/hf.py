@@ -11,7 +11,7 @@ from schemas.enums import FinishReason
 
 
 class TransformersEngine:
-    """transformers' own generation: no extra to install, and slow."""
+    """transformers' own generation: it needs no extra package, and is slow."""
 
     name = "transformers"
 
@@ -32,7 +32,7 @@ class TransformersEngine:
         self._model = load(location, self._device)
         stops = self._model.generation_config.eos_token_id
         self._stops = [stops] if isinstance(stops, int) else list(stops or [])
-        # generate says how; what it leaves out would be filled in from the model's own generation config.
+        # `generate` gives the settings; without this line, others would come from the model's own generation config.
         self._model.generation_config = GenerationConfig(eos_token_id=self._stops or None)
         self.context_tokens = self._model.config.max_position_embeddings
 

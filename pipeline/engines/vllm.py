@@ -42,7 +42,7 @@ class VllmEngine:
                 max_num_seqs=self._batch,
                 gpu_memory_utilization=self._gpu_memory_share,
                 enforce_eager=self._cpu,  # compiling for a CPU takes longer than it saves
-                logprobs_mode="processed_logprobs",  # of the distribution sampled from, temperature included
+                logprobs_mode="processed_logprobs",  # of the sampled distribution, temperature included
                 worker_extension_cls="pipeline.engines.vllm_worker.PolicyLoader",
                 disable_log_stats=True,
             )
@@ -62,7 +62,7 @@ class VllmEngine:
     ) -> pa.Table:
         from vllm import SamplingParams
 
-        # The engine is seeded, not the request: on the CPU a request's own seed is slow, and with chunked prefill fatal.
+        # Seed the engine, not the request: on a CPU a seed per request is slow, and fails with chunked prefill.
         self._llm.collective_rpc("seed_sampler", args=(seed,))
         sampling = SamplingParams(n=n, temperature=temperature, max_tokens=max_tokens, logprobs=0, detokenize=False)
         outputs = self._llm.generate(
@@ -86,7 +86,7 @@ class VllmEngine:
 
 
 class _Reporter:
-    """The part of tqdm that vLLM uses: it passes requests through as they are added, and counts them as they end."""
+    """The part of tqdm that vLLM uses: it iterates over the requests, and counts them as they end."""
 
     def __init__(self, progress: Progress, requests: Iterable[Any] = (), *, total: int = 0, **_: Any) -> None:
         self.n, self.total, self.postfix = 0, total, ""

@@ -9,10 +9,10 @@ class PolicyLoader:
     model_runner: Any
 
     def load_policy(self, location: str) -> None:
-        """Takes the weights in `location`, in place.
+        """Loads the weights in `location`, in place.
 
-        vLLM 0.32.0 leaves the output layer behind when it is tied to the embedding and the platform keeps a packed
-        copy of it (the CPU does): `reload_weights` then serves new layers under an old head. The copy is made anew.
+        vLLM 0.32.0 does not update the output layer if it is tied to the embedding and the platform keeps a packed
+        copy of it (as on a CPU): after `reload_weights` the new layers run with the old head. So the copy is made again.
         """
         self.model_runner.reload_weights(weights_path=location)
         head = getattr(self.model_runner.get_model(), "lm_head", None)
