@@ -1,3 +1,3 @@
-"""The two programs, `iterate` and `retrain`, on one page each, and the `reval` command. Nothing here decides what is
-already done: the archive does.
+"""The two programs, `iterate` and `retrain`, on one page each, and the `reval` command. Which work is already done is
+read from the archive.
 """

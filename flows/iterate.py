@@ -33,7 +33,7 @@ def iterate(
         run: the run's name. Default: the unfinished run of these settings, or else a new one.
         overrides: settings on top of the recipe, by dotted name: {"train.beta": 0.5}.
         archive: the archive's folder. Default: REVAL_ARCHIVE, or `archive` where the flow runs.
-        verbose: let the engine and the trainer print what they print.
+        verbose: show the output of the engine and the trainer.
     """
     with open_run(iterating(recipe, iterations, run, overrides, archive), verbose=verbose) as this:
         evaluate(this, 0)

@@ -1,6 +1,7 @@
-"""What the two flows are asked for, loaded and checked once in a process.
+"""The requests of the two flows, loaded and checked once in a process.
 
-A command checks before it starts Prefect, and hands what it found to the flow; a deployment's flow checks for itself.
+A command checks the request before it starts Prefect, and passes it to the flow. The flow of a deployment does the check
+itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ _handed: ContextVar[Request | None] = ContextVar("handed", default=None)
 
 @contextmanager
 def handed(request: Request) -> Iterator[None]:
-    """Within the block the flow that is called takes this request, which was made of the same parameters."""
+    """Inside this context, a flow that is called uses this request, which has the same parameters."""
     token = _handed.set(request)
     try:
         yield
@@ -26,7 +27,7 @@ def handed(request: Request) -> Iterator[None]:
 
 
 def iterating(recipe: str, iterations: int | None, run: str | None, overrides: Overrides, archive: str | None) -> Request:
-    """The request of an `iterate`; what its parameters mean the flow says.
+    """The request of an `iterate`; the flow explains the parameters.
 
     Raises:
         UserError: see `load` and `check`.
@@ -46,7 +47,7 @@ def retraining(
     overrides: Overrides,
     archive: str | None,
 ) -> Request:
-    """The request of a `retrain`, after what `more_archives` hold has come into the archive.
+    """The request of a `retrain`; first brings the rollouts of `more_archives` into the archive.
 
     Raises:
         UserError: see `load`, `bring_archives` and `check`.

@@ -28,18 +28,18 @@ def retrain(
     archive: str | None = None,
     verbose: bool = False,
 ) -> str:
-    """Trains a new policy from archived rollouts alone, of every run, as the archive was when this run began.
+    """Trains a new policy only from archived rollouts, of every run, as the archive was when this run began.
 
     Args:
         recipe: a recipe's name, or the path of a TOML file.
         passes: how many passes in all; each draws its updates from the whole archive, or from the window you override.
-        run: the new run's name. Default: the unfinished one of these settings, or else a new one.
+        run: the new run's name. Default: the unfinished run of these settings, or else a new one.
         policy: the policy to start from. Default: the recipe's base policy.
-        at: the state of the archive to draw from: a snapshot, a label, or a time. Default: as it is when the run begins.
-        more_archives: others whose rollouts are brought into the archive first, each as it is now or ARCHIVE@LABEL.
+        at: the state of the archive to draw from: a snapshot, a label, or a time. Default: the state when the run begins.
+        more_archives: others whose rollouts are first brought into the archive: ARCHIVE as it is now, or ARCHIVE@LABEL.
         overrides: settings on top of the recipe, by dotted name: {"replay.window_trajectories": 5120}.
         archive: the archive's folder. Default: REVAL_ARCHIVE, or `archive` where the flow runs.
-        verbose: let the trainer print what it prints.
+        verbose: show the output of the trainer.
     """
     request = retraining(recipe, passes, run, policy, at, more_archives, overrides, archive)
     with open_run(request, verbose=verbose) as this:

@@ -1,8 +1,8 @@
-"""A Prefect server on this machine only, with its state in one folder; it sends nothing anywhere.
+"""A Prefect server on this machine only, with its state in one folder; it sends no data to other machines.
 
-`up` keeps one in the foreground with the deployments. `reporting` finds one on the usual port, or starts a passing one
-over the same database, so that a flow started from the command line shows up in the same history. Enter either before
-prefect is imported: it reads its settings then.
+`up` runs a server in the foreground with the deployments. `reporting` finds one on the usual port, or starts a temporary
+one with the same database, so that a flow started from the command line appears in the same history. Enter either before
+prefect is imported, because prefect reads its settings on import.
 """
 
 import asyncio
@@ -28,12 +28,12 @@ START_SECONDS, STOP_SECONDS = 90, 10
 
 
 def home() -> Path:
-    """The folder with Prefect's state: REVAL_HOME, or `.prefect` in the present one, as pyproject.toml says too."""
+    """The folder with Prefect's state: REVAL_HOME, or `.prefect` in the present folder, as in pyproject.toml."""
     return Path(os.environ.get("REVAL_HOME", ".prefect")).resolve()
 
 
 def environment(port: int) -> dict[str, str]:
-    """Prefect's settings as environment variables, which beat every settings file."""
+    """Prefect's settings as environment variables, which have priority over every settings file."""
     state = home()
     return {
         "DO_NOT_TRACK": "1",
@@ -52,8 +52,8 @@ def environment(port: int) -> dict[str, str]:
 
 
 def server_version(port: int) -> str | None:
-    """The version of the Prefect server that answers on the port; None when none does."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no business on loopback
+    """The version of the Prefect server that answers on the port; None: no server does."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for loopback
     try:
         with opener.open(f"http://{HOST}:{port}/api/health", timeout=1) as answer:
             if json.load(answer) is not True:
@@ -66,7 +66,7 @@ def server_version(port: int) -> str | None:
 
 def check_port(port: int) -> None:
     """Raises:
-    UserError: the port is taken; the message says by what, and the way out.
+    UserError: the port is taken; the message says by what, and how to go on.
     """
     if (version := server_version(port)) is not None:
         raise UserError(
@@ -85,7 +85,7 @@ def check_port(port: int) -> None:
 
 @contextmanager
 def server(port: int) -> Iterator[None]:
-    """A Prefect server for as long as the block runs. It dies with this process, however that ends (on Linux)."""
+    """Runs a Prefect server inside this context. On Linux it ends with this process, however this process ends."""
     log = home() / "server.log"
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = [sys.executable, "-m", "prefect", "--no-prompt", "server", "start", "--host", HOST, "--port", str(port)]
@@ -96,7 +96,7 @@ def server(port: int) -> Iterator[None]:
             stdout=output,
             stderr=output,
             env={**os.environ, **environment(port)},
-            start_new_session=True,  # Ctrl-C must not reach it: it is stopped last
+            start_new_session=True,  # Ctrl-C must not reach it, because it is stopped last
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
     try:
@@ -108,7 +108,7 @@ def server(port: int) -> Iterator[None]:
         yield
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)  # to uvicorn, an orderly end
+            process.send_signal(signal.SIGINT)  # stops uvicorn in order
             try:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
@@ -121,16 +121,16 @@ def _die_with_parent() -> None:
 
 
 def _port_told() -> int:
-    """The port of PREFECT_API_URL, as `reval up --port` has a user export it; without one here, the usual."""
+    """The port of PREFECT_API_URL, which `reval up --port` tells the user to export; if it is not set, the usual one."""
     found = re.fullmatch(rf"http://{re.escape(HOST)}:(\d+)/api", os.environ.get("PREFECT_API_URL", ""))
     return int(found[1]) if found else PORT
 
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Lets flows of this process report to `reval up`'s server, or to one of their own over the same database."""
+    """Makes flows of this process report to the server of `reval up`, or to a temporary one with the same database."""
     port = _port_told()
-    # The server gets every line; the terminal has our own, and an error that ends the flow is raised to the caller.
+    # The server gets every line; the terminal only reval's own, and the caller the error that ends a flow.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     if server_version(port) is not None:
         os.environ.update(environment(port))
@@ -146,13 +146,13 @@ def reporting() -> Iterator[None]:
             yield
 
 
-# Set when the server was gone at the end of a flow: Prefect's own exit would then try it again for minutes.
+# Set if the server was gone at the end of a flow: Prefect would then try to reach it for minutes at exit.
 gone = threading.Event()
 
 
 @contextmanager
 def _delivering(port: int) -> Iterator[None]:
-    """Has Prefect send what it still holds before the server may go."""
+    """Makes Prefect send its waiting events and log lines before the server can stop."""
     try:
         yield
     finally:
@@ -181,7 +181,7 @@ def up(port: int, ready: Callable[[str], None]) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)  # until the runner listens for it
+    signal.signal(signal.SIGTERM, interrupt)  # until the runner handles it
     try:
         with server(port):
             asyncio.run(_serve(lambda: ready(f"http://{HOST}:{port}")))
@@ -192,8 +192,8 @@ def up(port: int, ready: Callable[[str], None]) -> None:
 async def _serve(ready: Callable[[], None]) -> None:
     """`prefect.serve` with an orderly stop.
 
-    In prefect 3.7.7 serve() answers a signal during a run by killing the run's process, prints a traceback and leaves
-    the run Running for ever. Runner.astop cancels the run instead, which lets the flow stop its own children.
+    If prefect 3.7.7's serve() gets a signal during a run, it kills the run's process, prints a traceback and leaves the
+    run in state Running for ever. Runner.astop cancels the run instead, so that the flow can stop its own children.
     """
     from prefect.deployments.runner import EntrypointType
     from prefect.logging.handlers import APILogHandler
@@ -204,12 +204,12 @@ async def _serve(ready: Callable[[], None]) -> None:
 
     runner = Runner(name="reval", query_seconds=2)
     for flow in (iterate, retrain):
-        # By module: by file, the default, wants the project's folder as the working directory.
+        # By module: the default, by file, needs the project's folder as the working directory.
         deployment = flow.to_deployment(flow.fn.__name__, entrypoint_type=EntrypointType.MODULE_PATH)
         await runner.add_deployment(await deployment)  # type: ignore[misc]
     serving = asyncio.create_task(runner.start())
     while not runner.started and not serving.done():
-        await asyncio.sleep(0.05)  # it sets a signal handler of its own first
+        await asyncio.sleep(0.05)  # wait: it first sets a signal handler of its own
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -1,4 +1,4 @@
-"""The stages as Prefect tasks. Prefect keeps no results: what is done is read from the archive."""
+"""The stages as Prefect tasks. Prefect keeps no results: the archive shows which work is done."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from pipeline.stages.order import STAGES
 
 
 def stage(function: Callable[..., None]) -> Any:
-    """A task that is handed the run itself, which holds processes: it is never hashed, stored or pickled."""
+    """A task for a stage. Its argument, the run, holds processes, so it is never hashed, stored or pickled."""
     name = function.__name__
     return task(name=name, task_run_name=name + "-{iteration}", cache_policy=NO_CACHE, persist_result=False)(function)
 

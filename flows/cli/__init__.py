@@ -1,4 +1,4 @@
-"""The `reval` command. Each file here holds the commands of one subject and says what they print; the work is done in
+"""The `reval` command. Each file here has the commands of one subject and prints their results; the work is done in
 pipeline/. Imports wait until a command needs them, so that `reval --help` is quick.
 """
 

@@ -1,4 +1,4 @@
-"""What all `reval` commands share: options, tables, and a user's mistake as one line and exit code 2."""
+"""Shared by all `reval` commands: options, tables, and user errors as one line with exit code 2."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}
 
 
 class _Commands(typer.core.TyperGroup):
-    """Lists the commands in the order of `PANELS`, not in that of the imports."""
+    """Lists the commands in the order of `PANELS`, not of the imports."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=list(PANEL_OF).index)
@@ -79,20 +79,20 @@ DEFAULT_ARCHIVE = ARCHIVE
 
 
 def guarded(function: Callable[..., None]) -> Callable[..., None]:
-    """The function with a user's mistake as one line and exit code 2, a full disk or a killed child as one and 1."""
+    """The function with errors as one line: exit code 2 for a user's mistake, 1 for a full disk or a killed child."""
 
     @wraps(function)
     def inner(*args: Any, **kwargs: Any) -> None:
         from pipeline.progress import ConsoleHandler, console, log
 
         log.handlers = [ConsoleHandler()]
-        log.propagate = False  # prefect's own console handler would say it again
+        log.propagate = False  # prefect's own console handler would print it again
         try:
             function(*args, **kwargs)
         except Exception as error:
             if (line := one_line(error) or _without_prefect()) is None:
                 raise
-            traceback.clear_frames(error.__traceback__)  # DuckDB complains of what they hold when the interpreter ends
+            traceback.clear_frames(error.__traceback__)  # else DuckDB complains about objects in them at exit
             console.print(f"reval: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
             code = 2 if isinstance(error, UserError) else 1
             _leave_without_prefect(code)
@@ -103,7 +103,7 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _without_prefect() -> str | None:
-    """What to say if the process's Prefect server died; None: it did not."""
+    """The message if the process's Prefect server died; None: it did not."""
     server = sys.modules.get("flows.server")
     if server is None or not server.gone.is_set():
         return None
@@ -113,7 +113,7 @@ def _without_prefect() -> str | None:
 
 
 def _leave_without_prefect(code: int) -> None:
-    """Ends the process at once if its Prefect server died: Prefect's exit would try it for minutes, for nothing."""
+    """Ends the process at once if its Prefect server died: else Prefect would try to reach it for minutes at exit."""
     if _without_prefect():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -121,17 +121,17 @@ def _leave_without_prefect(code: int) -> None:
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """A command of the app."""
+    """Adds a function to the app as a command."""
     return app.command(rich_help_panel=PANEL_OF[function.__name__])(guarded(function))
 
 
 def myself() -> str:
-    """This command as it can be typed here."""
+    """The `reval` command as a user can type it here."""
     return "reval" if shutil.which("reval") or not sys.argv[0].endswith("reval") else os.path.relpath(sys.argv[0])
 
 
 def print_table(found: Any) -> None:
-    """An Arrow table on standard output; two columns may have one name."""
+    """Prints an Arrow table on standard output; two columns may have the same name."""
     names = (name.replace("[", r"\[") for name in found.column_names)
     table = Table(*names, box=None, header_style="bold", pad_edge=False)
     for row in zip(*(column.to_pylist() for column in found.columns), strict=True):
@@ -140,7 +140,7 @@ def print_table(found: Any) -> None:
 
 
 def stdout() -> Console:
-    """Standard output, where nothing is cut if it goes elsewhere than to a terminal."""
+    """Standard output; lines are not cut if it is not a terminal."""
     return Console() if sys.stdout.isatty() else Console(width=10_000)
 
 
@@ -151,5 +151,5 @@ def _cell(value: Any) -> Text:
 
 
 def plain(text: str, also: str = "") -> Text:
-    """Archived text, which is anybody's: it may not move the cursor or colour the terminal, but for what is in `also`."""
+    """Archived text with control characters escaped, except those in `also`, so that it cannot affect the terminal."""
     return Text("".join(c if c.isprintable() or c in also else c.encode("unicode_escape").decode() for c in text))

@@ -1,4 +1,4 @@
-"""Commands that look after the archive: its states, whether it is whole, and its disk space."""
+"""Commands for looking after the archive: its states, checks and repair, and disk space."""
 
 import sys
 from typing import Annotated
@@ -166,10 +166,10 @@ def prune(
 
 
 def _agreed(what: str, yes: bool) -> bool:
-    """Whether what was shown is to be deleted.
+    """Whether the user agrees to the deletion.
 
     Raises:
-        UserError: nobody can be asked.
+        UserError: there is no terminal to ask on.
     """
     if not yes and not sys.stdin.isatty():
         raise UserError(f"{what}: nothing was deleted; run it again with --yes")

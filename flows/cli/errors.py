@@ -1,4 +1,4 @@
-"""Turns errors that a person can do something about into one line, in the terminal and in Prefect's logs."""
+"""Turns errors that a user can fix into one line, in the terminal and in Prefect's logs."""
 
 import errno
 import logging
@@ -9,7 +9,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def one_line(error: BaseException | None) -> str | None:
-    """What to say of an error that is no fault of the program; None: its traceback is wanted."""
+    """The message for an error that is not a fault of the program; None: it is one, and its traceback should be shown."""
     if isinstance(error, UserError):
         return str(error)
     if error is not None and _is_full(error):
@@ -19,7 +19,7 @@ def one_line(error: BaseException | None) -> str | None:
 
 
 def _is_full(error: BaseException) -> bool:
-    """Whether a disk is full. Delta and child processes say so in words only."""
+    """Whether a disk is full. Delta and child processes report this only in the error's text."""
     return (isinstance(error, OSError) and error.errno in FULL) or "No space left on device" in str(error)
 
 
@@ -36,7 +36,7 @@ class _OneLine(logging.Filter):
 
 
 def errors_on_one_line() -> None:
-    """Filters the very loggers that Prefect writes to: a filter on a parent does not see its children's records."""
+    """Adds the filter to the loggers that Prefect writes to: a filter on a parent does not see its children's records."""
     for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
         logger = logging.getLogger(name)
         if not any(isinstance(found, _OneLine) for found in logger.filters):

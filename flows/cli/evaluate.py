@@ -91,7 +91,7 @@ def evaluate(
 def _settled(
     policy: str, archive: str, recipe: str | None, lines: list[str], *, is_asked: bool
 ) -> "tuple[Store | None, Config]":
-    """The archive, None if it is not there yet, and how the policy is evaluated; `is_asked`: benchmarks are named."""
+    """The archive (None: it does not exist yet) and the settings for the policy; `is_asked`: benchmarks are named."""
     from pipeline.archive.store import Store
     from pipeline.recipes import BENCHMARK, load
     from pipeline.stages.evaluate import evaluated_as
@@ -102,7 +102,7 @@ def _settled(
     if recipe:
         return store, config
     own = evaluated_as(store, policy) if store else {}
-    if is_asked:  # all its questions, whatever the run takes of its own
+    if is_asked:  # all questions of a benchmark, also if the run uses fewer of its own
         own = {**BENCHMARK, **own, "evaluate.max_prompts": BENCHMARK["evaluate.max_prompts"]}
     return store, load("arithmetic", lines, defaults=own) if own else config
 
@@ -114,7 +114,7 @@ def _has(store: "Store", policy: str) -> bool:
 
 
 def _folder(policy: str) -> Path | None:
-    """The model folder a user means by this; None: it looks like no folder and like no hub's name."""
+    """The folder of the model that a user named; None: the name is neither a folder nor a hub name."""
     from pipeline.inputs.policies import find_base
 
     return find_base(policy, "policy") if "/" in policy or Path(policy).is_dir() else None

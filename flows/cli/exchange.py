@@ -210,7 +210,7 @@ def export(
 
 
 def _report(result: "ImportResult", archive: str, what: str, more: str = "") -> None:
-    """What came of it; then the first bad rows, and how to see them all."""
+    """Prints the result of an import, the first bad rows, and a query for all of them."""
     from pipeline.exchange.imports import place
 
     if result.already:

@@ -1,4 +1,4 @@
-"""Writes an answer for other programs (CSV, JSON, Parquet), batch by batch."""
+"""Writes the result of a query for other programs (CSV, JSON, Parquet), batch by batch."""
 
 from itertools import chain
 from typing import BinaryIO
@@ -12,7 +12,7 @@ from schemas import UserError
 
 
 def write(reader: pa.RecordBatchReader, how: str, out: BinaryIO) -> None:
-    """Writes the batches as csv, json (one object a line) or parquet.
+    """Writes the batches as csv, json (one object per line) or parquet.
 
     Raises:
         UserError: the statement fails half-way through, or the format cannot hold a column.

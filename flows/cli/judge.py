@@ -82,7 +82,7 @@ def verifiers() -> None:
 
 
 def report_stage(archive: str, config: "Config", run_id: str, iteration: int) -> None:
-    """What the score stage of an iteration came to."""
+    """Prints the report of an iteration's score stage."""
     from pipeline.archive.store import Store
     from pipeline.query import db
     from pipeline.verifiers import verifier_id
@@ -93,7 +93,7 @@ def report_stage(archive: str, config: "Config", run_id: str, iteration: int) ->
 
 
 def _report(store: "Store", verifier_id: str, wanted: "pa.Table", n_judged: int | None, seconds: float | None) -> None:
-    """Counts, the slowest, gold answers that cannot be read, other verifiers; None `n_judged`: all of `wanted`."""
+    """Prints counts, slowest rollouts, unreadable gold answers, other verdicts; `n_judged` None: all of `wanted`."""
     import pyarrow.compute as pc
 
     from pipeline.query import db

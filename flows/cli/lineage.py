@@ -10,7 +10,7 @@ from flows.cli.app import DEFAULT_ARCHIVE, Archive, At, command, plain, stdout
 if TYPE_CHECKING:
     from pipeline.query.lineage import DrawnRollouts, PolicyRecord, RuleDraws, Step
 
-# Runs of a step that have a line of their own.
+# The most runs of a step that get a line of their own.
 RUNS = 5
 
 
@@ -45,7 +45,7 @@ def lineage(
 
 
 def _title(step: "Step") -> str:
-    """What a step is, on its own line."""
+    """The line that describes a step."""
     newest, oldest = step.policies[0], step.policies[-1]
     if newest.pass_id is None:
         return f"{newest.policy_id}: {_base(newest)}"
@@ -66,7 +66,7 @@ def _base(policy: "PolicyRecord") -> str:
 
 
 def _details(step: "Step") -> Iterator[str]:
-    """What a step's passes drew from, and under which reference."""
+    """The snapshots, references, rollouts and rules of a step's passes, one line each."""
     made = [policy for policy in reversed(step.policies) if policy.snapshot_id]  # oldest first
     if made:
         yield f"from {_named(list(dict.fromkeys(map(_snapshot, made))), 'snapshot')}"

@@ -186,7 +186,7 @@ def sql(
         try:
             write(reader, format_.value, sys.stdout.buffer)
             sys.stdout.flush()
-        except BrokenPipeError:  # `| head` has seen enough
+        except BrokenPipeError:  # `| head` closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -205,7 +205,7 @@ def status(at: At = None, archive: Archive = DEFAULT_ARCHIVE) -> None:
 
 
 def _stage(name: str, summary: str) -> None:
-    """One command per stage, on the iteration the run has come to."""
+    """Adds the command of a stage, which runs it in the present iteration of a run."""
 
     def run_stage(
         recipe: Recipe = "arithmetic",
@@ -235,7 +235,7 @@ _stage("reference", "Stage 4: compute the reference policy's log-probability and
 
 
 def main() -> None:
-    """Runs the command; the other modules add theirs by being imported."""
+    """Runs the command. The other modules add their commands when they are imported."""
     app()
 
 

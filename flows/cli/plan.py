@@ -1,4 +1,4 @@
-"""`reval plan`: what a recipe's schedule means before a run; replay/plan.py and runs/costs.py compute it."""
+"""`reval plan`: shows the effect of a recipe's schedule before a run; replay/plan.py and runs/costs.py compute it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.runs.costs import Measured
 
 AGES_SHOWN = 10
-# Rules that go by rewards, which no one knows before a run.
+# Rules that depend on rewards, which are not known before a run.
 BY_REWARD = {"keep_correct", "balanced", "fresh_priority", "custom"}
 
 
@@ -52,7 +52,7 @@ def plan(
 
 
 def _archive(archive: str | None, config: "Config") -> "Store | None":
-    """The archive that is named, or the one that commands take where none is; None: there is none here yet."""
+    """The named archive, or the default one if none is named; None: the default archive does not exist yet."""
     from pipeline.archive.layout import MARKER
     from pipeline.archive.store import Store
 
@@ -141,11 +141,11 @@ def _say_costs(config: "Config", found: "Plan", known: "Measured") -> None:
 
 
 def memory(config: "Config", base: str, n_parameters: int | None, how: str, longest: int) -> str:
-    """What a process of the trainer takes, in a line.
+    """A line with the memory that a process of the trainer needs.
 
     Args:
         base: the policy's folder, hub name, or the embedded model.
-        how: how the number of parameters is known, or why not.
+        how: where the number of parameters comes from, or why it is not known.
         longest: tokens of the longest trajectory.
     """
     from pipeline.runs.memory import parts, shape

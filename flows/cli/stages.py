@@ -1,4 +1,4 @@
-"""Runs one stage by itself, on the iteration that the run has come to. `iterate` can take over at any point."""
+"""Runs one stage by itself, in the present iteration of a run. `iterate` can go on from any point."""
 
 from pipeline.recipes.config import Config
 from pipeline.runs.loop import end
@@ -31,7 +31,7 @@ def run_one(name: str, config: Config, archive: str, run: str | None, *, verbose
 
 
 def ready(run: Run, name: str) -> int:
-    """The iteration a run has come to, if it has come to this stage of it.
+    """The present iteration of a run, if this stage can be run in it.
 
     Raises:
         UserError: the stage before it has not been run.

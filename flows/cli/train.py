@@ -1,4 +1,4 @@
-"""`reval train`: trains an iteration's pass, or only says what that would take."""
+"""`reval train`: trains an iteration's pass, or only prepares it and shows how much memory it needs."""
 
 from typing import TYPE_CHECKING, Annotated
 
