@@ -56,7 +56,7 @@ FROM (SELECT {", ".join(kept)}, json_extract_string(config, [{paths}]) AS record
 
 
 def _column(place: int, setting: str) -> str:
-    """SQL for a setting out of the list of those recorded. It is text there; null: it is null, or it is not recorded."""
+    """SQL for a setting from the list `recorded`, where it is text. Null there: it is null or was not recorded."""
     value, default = f"recorded[{place}]", DEFAULTS[setting]
     if default is not None:
         text = default if isinstance(default, str) else json.dumps(default)
