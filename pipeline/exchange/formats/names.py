@@ -1,4 +1,4 @@
-"""Finds out from a file's path which run its rows come from, and their split and training step."""
+"""Finds out from a file's path where its rows come from, and their split and training step."""
 
 import re
 from pathlib import PurePath
