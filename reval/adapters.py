@@ -1,6 +1,7 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) by peft: the policy is a fixed base plus small trained matrices.
 
-A trained policy is saved with them merged in, an ordinary folder; the adapters themselves go on in the optimizer's state.
+A trained policy is saved as an ordinary folder, with the adapters merged into the weights. The adapters themselves are
+kept in the optimizer's state.
 """
 
 from typing import Any
@@ -16,7 +17,7 @@ SEED = 0
 
 
 def adapt(policy: Policy, rank: int, alpha: int) -> None:
-    """Puts fresh adapters, which change nothing yet, on every linear layer but the output layer; only they are trained.
+    """Adds adapters to every linear layer except the output layer. Only they are trained; at first they change nothing.
 
     Raises:
         UserError: peft is not installed.
@@ -31,7 +32,7 @@ def adapt(policy: Policy, rank: int, alpha: int) -> None:
 
 
 def merged(policy: Policy) -> dict[str, Tensor]:
-    """All weights by the names they have without adapters, with what these add, whole; the policy stays as it is."""
+    """All weights, whole, with the adapters added, by their names without adapters. The policy does not change."""
     found: dict[str, Tensor] = {}
     added: dict[str, Any] = {
         name: module for name, module in policy.model.named_modules() if hasattr(module, "get_delta_weight")

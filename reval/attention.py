@@ -1,7 +1,7 @@
 """Attention over trajectories that lie end to end in one row: each sees only itself.
 
-Trajectories of one length that lie next to each other, as they do where batches are made by length, are attended
-together, so that nothing is padded. A GPU is no slower so than with PyTorch's kernel for varying lengths (LOG.md).
+Batches are made by length, so trajectories of the same length lie next to each other. These are computed together, and
+nothing is padded. On a GPU this is as fast as PyTorch's kernel for varying lengths (LOG.md).
 
 Shapes live in names: B trajectories, T tokens of each, P tokens of all together, H heads, K units of a head.
 """
@@ -17,14 +17,14 @@ from transformers import AttentionInterface
 from reval.batch import Batch
 
 NAME = "reval_packed"
-# What a model's attention may ask for that this does not do: then the model is not packed.
+# Arguments that this attention does not support. A model that uses one of them is not packed.
 MORE = ("sliding_window", "softcap", "s_aux", "position_bias")
 
 
 class Runs:
-    """How many trajectories of how many tokens lie next to each other, one such run after another.
+    """For each run of neighbours of the same length: the number of trajectories, and the number of tokens of each.
 
-    No list: a compiled layer that is handed one is compiled anew for other lengths of it.
+    This is a class and not a list: a compiled layer that gets a list is compiled again for each new length of the list.
     """
 
     def __init__(self, lengths: list[int]) -> None:
@@ -32,22 +32,22 @@ class Runs:
 
 
 def arguments(batch: Batch) -> dict[str, Any]:
-    """What a model has to hand on to its attention."""
+    """The arguments that a model must pass on to its attention."""
     return {"runs": Runs(batch.lengths)} if batch.packed else {}
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # what it does depends on lengths
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # its work depends on the lengths
 def attend(
     module: Any, query_1HPK: Tensor, key_1HPK: Tensor, value_1HPK: Tensor, mask: None, scaling: float, **more: Any
 ) -> tuple[Tensor, None]:
     """Causal attention within each trajectory, as transformers' attention interface calls it.
 
     Raises:
-        NotImplementedError: the model asks for more than that.
+        NotImplementedError: the model passes one of the arguments in MORE.
     """
     if asked := [name for name in MORE if more.get(name) is not None]:
         raise NotImplementedError(f"packed attention without {asked[0]}")
-    if "runs" not in more:  # a padded batch: B and T are where 1 and P are
+    if "runs" not in more:  # a padded batch: its shape is B, H, T, K
         return _causal(query_1HPK, key_1HPK, value_1HPK, scaling).transpose(1, 2), None
     query_PHK, key_PHK, value_PHK = (part[0].transpose(0, 1) for part in (query_1HPK, key_1HPK, value_1HPK))
     shapes: list[tuple[int, int]] = more["runs"].shapes

@@ -1,8 +1,8 @@
 """Makes tensors of rows, packed or padded. Which rows share a batch changes only rounding.
 
-Packed: end to end in one row, without padding; attention is told where each begins. Padded: side by side, padded on the
-right, so that under causal attention no real position sees padding and no mask is needed; rows are put together by
-length, and only as long as padding stays under a twentieth.
+Packed: rows lie end to end in one row, without padding; attention is told where each begins. Padded: rows lie side by
+side, padded on the right, so under causal attention no real position sees padding and no mask is needed. Rows of about
+the same length are put together, as long as less than a twentieth of the batch is padding.
 
 Shapes live in names: B trajectories, T tokens of the longest, P places (tokens with padding) of all B together, N
 response tokens of all B together.
@@ -24,8 +24,8 @@ class Batch(NamedTuple):
     token_ids: Tensor  # end to end: 1 × P; side by side: B × T, P = B·T; prompt then response, trajectory by trajectory
     position_ids: Tensor  # from 0 in each trajectory
     place_N: Tensor  # where, among the P, the logits that predict a response token are: one before its own place
-    target_N: Tensor  # its id
-    row_N: Tensor  # which of the B it belongs to
+    target_N: Tensor  # id of that token
+    row_N: Tensor  # which of the B trajectories it belongs to
     first_B: Tensor  # index into N of each trajectory's first response token
     packed: bool  # end to end
     lengths: list[int]  # prompt and response tokens of each trajectory
@@ -50,7 +50,7 @@ Ids = Sequence[int] | np.ndarray
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device. A GPU is not waited for: it may have work for a while yet."""
+    """Copies a tensor to a device. Does not wait for a GPU, which may still be busy."""
     if device.type == "cuda" and not tensor.is_cuda:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
@@ -60,7 +60,7 @@ def collate(prompts: Sequence[Ids], responses: Sequence[Ids], batching: str = Ba
     """Puts B trajectories into one batch.
 
     Raises:
-        ValueError: a prompt or a response is empty: V(s₁) and Σ log π would have no position to stand on.
+        ValueError: a prompt or a response is empty, so there is no position for V(s₁) or Σ log π.
     """
     n_prompt_B, n_response_B = (np.array([len(ids) for ids in rows]) for rows in (prompts, responses))
     if not (n_prompt_B.all() and n_response_B.all()):
@@ -68,7 +68,7 @@ def collate(prompts: Sequence[Ids], responses: Sequence[Ids], batching: str = Ba
     n_tokens_B = n_prompt_B + n_response_B
     longest, n_tokens = int(n_tokens_B.max()), int(n_tokens_B.sum())
     ends_B = n_tokens_B.cumsum()
-    # Where all are as long as one another nothing is padded either way, and side by side is what attention likes best.
+    # If all have the same length, nothing is padded either way, and attention is fastest side by side.
     packed = batching == Batching.PACKED and longest > int(n_tokens_B.min())
     start_B = ends_B - n_tokens_B if packed else np.arange(len(prompts)) * longest
     position_of_token = _counted(n_tokens_B)
@@ -92,16 +92,16 @@ def collate(prompts: Sequence[Ids], responses: Sequence[Ids], batching: str = Ba
 
 
 def _counted(n_B: np.ndarray) -> np.ndarray:
-    """0 … n-1 for each n, one after another."""
+    """The numbers 0 … n-1 for each n, all in one array."""
     counted: np.ndarray = np.arange(n_B.sum()) - np.repeat(n_B.cumsum() - n_B, n_B)
     return counted
 
 
 def micro_batches(n_tokens: Sequence[int], budget: int, batching: str = Batching.PACKED) -> list[list[int]]:
-    """Splits rows 0..len-1 into groups of at most `budget` tokens, padding included; longest first, about as large as
-    one another.
+    """Splits rows 0..len-1 into groups of at most `budget` tokens, padding included: longest rows first, groups of about
+    the same size.
 
-    A row longer than the budget is a group of its own. Depends on nothing else: not on who works on a group.
+    A row longer than the budget is a group of its own. The groups do not depend on which process works on them.
     """
     order = sorted(range(len(n_tokens)), key=lambda row: (-n_tokens[row], row))
     n_groups = -(-sum(n_tokens) // budget) or 1

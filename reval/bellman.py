@@ -19,12 +19,12 @@ from torch import Tensor
 
 
 class Sample(NamedTuple):
-    """What an objective may look at. Only what comes of θ carries gradient: logp_N, logp_sum_B and value_B."""
+    """The inputs of an objective. Only those computed from θ carry gradient: logp_N, logp_sum_B and value_B."""
 
     logp_N: Tensor  # log π_θ(a_h|s_h) of each response token, float32
-    behaviour_N: Tensor  # the same under the policy that generated it, as its engine said, float32
-    row_N: Tensor  # which of the B a token belongs to
-    logp_sum_B: Tensor  # Σ_h log π_θ(a_h|s_h), float64 like all that follows
+    behaviour_N: Tensor  # the same under the policy that generated it, from its engine, float32
+    row_N: Tensor  # which of the B trajectories a token belongs to
+    logp_sum_B: Tensor  # Σ_h log π_θ(a_h|s_h), float64 like all fields below
     value_B: Tensor  # V_θ(s₁)
     ref_logp_sum_B: Tensor  # Σ_h log π_ref(a_h|s_h)
     ref_value_B: Tensor  # V_ref(s₁)
@@ -38,9 +38,9 @@ class Sample(NamedTuple):
 
 
 class LossTerms(NamedTuple):
-    """What an objective makes of B trajectories: the loss of each, Eq. 2's δ in its parts, and what it clipped.
+    """The results of an objective for B trajectories: the loss of each, the parts of δ in Eq. 2, and the share clipped.
 
-    residual = value_gap + log_ratio − target, whatever the objective, unless its own docstring says otherwise.
+    For every objective residual = value_gap + log_ratio − target, unless its own docstring says otherwise.
     """
 
     loss_B: Tensor
@@ -48,7 +48,7 @@ class LossTerms(NamedTuple):
     value_gap_B: Tensor
     log_ratio_B: Tensor
     target_B: Tensor
-    clipped_share_B: Tensor | None = None  # part of the response tokens; None: it clips none
+    clipped_share_B: Tensor | None = None  # share of the response tokens; None: the objective does not clip
 
 
 def reval(sample: Sample) -> LossTerms:
@@ -57,7 +57,7 @@ def reval(sample: Sample) -> LossTerms:
 
 
 def squared(sample: Sample, value_gap_B: Tensor, target_B: Tensor) -> LossTerms:
-    """δ² for a given value term and target; the log-ratio is common to Eq. 2 and its relatives."""
+    """δ² for a given value term and target. Eq. 2 and the losses related to it share the log-ratio."""
     log_ratio_B = sample.logp_sum_B - sample.ref_logp_sum_B
     residual_B = value_gap_B + log_ratio_B - target_B
     return LossTerms(residual_B.square(), residual_B, value_gap_B, log_ratio_B, target_B)
@@ -66,7 +66,7 @@ def squared(sample: Sample, value_gap_B: Tensor, target_B: Tensor) -> LossTerms:
 def loss(loss_B: Tensor, weight_B: Tensor, n_trajectories: int) -> Tensor:
     """Σ weight·loss / n_trajectories, a scalar.
 
-    `n_trajectories` is the size of the whole update, of which these B may be a part: the losses of the parts add up to
-    the loss of the update, however it was cut.
+    `n_trajectories` is the size of the whole update, and these B may be only a part of it. The losses of the parts add up
+    to the loss of the update, however it was split.
     """
     return (weight_B * loss_B).sum() / n_trajectories

@@ -1,6 +1,6 @@
 """Decides whether torch.compile is used: on a GPU, with Triton, and for a model large enough to be worth the wait.
 
-TORCH_COMPILE_DISABLE=1, which is torch's own, turns it off.
+TORCH_COMPILE_DISABLE=1, a variable of torch itself, turns it off.
 """
 
 import os
@@ -13,7 +13,7 @@ from reval.limits import worth_compiling
 
 
 def pays(device: torch.device, n_parameters: int) -> bool:
-    """Whether to compile a model of so many weights that lies on this device."""
+    """Whether to compile a model with this number of weights on this device."""
     compilers = (os.environ.get("CC"), "gcc", "clang", "cc")
     return (
         worth_compiling(device.type, n_parameters)

@@ -11,10 +11,10 @@ from reval.parallel import World, gathered
 class Gradients:
     """Adds up gradients over micro-batches and processes.
 
-    On CPUs that is in float64, where the order in which float32 numbers are added shows only beyond the digits that
-    rounding back leaves: so a pass makes the same weights, bit for bit, whoever works on which micro-batch (with as many
-    threads: matrix products may add up otherwise with more). On a GPU it is in float32, and what is sharded FSDP adds
-    up itself.
+    On CPUs the sums are float64. The order of addition then changes only digits that are lost when the sum is rounded to
+    float32. So a pass makes the same weights, bit for bit, whichever process works on which micro-batch. The number of
+    threads must be the same, because it can change the order of sums inside matrix products. On a GPU the sums are
+    float32. FSDP itself adds up the gradients of sharded weights.
     """
 
     def __init__(self, world: World, module: nn.Module) -> None:
@@ -33,7 +33,7 @@ class Gradients:
                     weight.grad = None
 
     def finish(self) -> None:
-        """Leaves the update's gradient in every weight."""
+        """Puts the update's gradient into every weight."""
         if self._sums is not None:
             self._world.add_up(self._sums)
             for total, weight in zip(self._sums, self._weights, strict=True):
@@ -45,6 +45,6 @@ class Gradients:
             self._world.add_up([weight.grad for weight in self._weights if weight.grad is not None])
 
     def clip(self, max_norm: float) -> float:
-        """Clips the gradient to a norm, and says what its norm was before."""
+        """Clips the gradient to a norm, and returns its norm before clipping."""
         norm: Any = torch.nn.utils.clip_grad_norm_(self._weights, max_norm)
         return float(gathered(norm))

@@ -1,8 +1,9 @@
 """Log-probs of given tokens and V(s₁) from hidden states; logits exist for only a few rows at a time.
 
-Backward computes a chunk's logits again, but for as many rows as may be kept. Logits, logsumexp and what is summed are
-float32 whatever the weights' type is. V of a trajectory is the logsumexp that its first token's log-prob took anyway.
-`fused`, what is done with logits is compiled: a GPU spends that time on reading them, and so reads them less often.
+The backward pass computes a chunk's logits again, except for as many rows as may be kept. Logits, logsumexp and sums are
+float32 for every type of weights. V of a trajectory is the logsumexp that its first token's log-prob needs anyway.
+With `fused`, the operations on logits are compiled: a GPU spends most of their time on reading logits, and reads them
+less often then.
 
 Shapes live in names: N response tokens, C of them in a chunk, D hidden units, V vocabulary, B trajectories.
 """
@@ -19,7 +20,7 @@ from reval.limits import CHUNK_LOGITS, FEWEST_ROWS, KEPT_LOGITS
 class Scores(NamedTuple):
     logp_N: Tensor  # log π(a_h|s_h) of each response token, float32, carries gradient
     value_B: Tensor  # V(s₁) of each trajectory, float32, carries gradient
-    entropy_N: Tensor  # entropy of π(·|s_h), in nats, float32; empty if it was not asked for
+    entropy_N: Tensor  # entropy of π(·|s_h), in nats, float32; empty if `entropy` is False
 
 
 def scores(
@@ -34,10 +35,10 @@ def scores(
 ) -> Scores:
     """Scores of tokens under softmax(hidden · weightᵀ / temperature).
 
-    Matrix products are in the type of `hidden_ND`; the weight's gradient is in the weight's own.
+    Matrix products are in the type of `hidden_ND`; the weight's gradient is in the type of the weight.
 
     Args:
-        first_B: which of the N rows V is wanted of.
+        first_B: the rows, of the N, for which V is computed.
         fused: whether to compile; not on a CPU.
     """
     return Scores(*_Scores.apply(hidden_ND, weight_VD, target_N, first_B, temperature, entropy, fused))
@@ -61,19 +62,19 @@ def _of_logits(logits_CV: Tensor, target_C1: Tensor) -> tuple[Tensor, Tensor, Te
 def _gradient(
     logits_CV: Tensor, lse_C1: Tensor, share_C1: Tensor, onehot_C1: Tensor, target_C1: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """share · p, and onehot more at the target."""
+    """share · p, plus onehot at the target."""
     is_target_CV = torch.arange(logits_CV.shape[1], device=logits_CV.device) == target_C1
     return ((logits_CV - lse_C1).exp() * share_C1 + torch.where(is_target_CV, onehot_C1, 0.0)).to(dtype)
 
 
 def _gradient_(p_CV: Tensor, share_C1: Tensor, onehot_C1: Tensor, target_C1: Tensor) -> Tensor:
-    """The same of probabilities, in their place."""
+    """The same from probabilities, in place."""
     p_CV *= share_C1
     return p_CV.scatter_add_(1, target_C1, onehot_C1)
 
 
 def _product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    """left · right in float32, which a GPU sums in anyway; a CPU would round it to the type of its factors."""
+    """left · right in float32. A GPU sums in float32 anyway; a CPU would round to the type of the factors."""
     if left.is_cuda and left.dtype != torch.float32:
         return torch.mm(left, right, out_dtype=torch.float32)
     left, right = left.float(), right.float()
@@ -128,7 +129,7 @@ class _Scores(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """d log π(a)/d logits = onehot(a) − p and dV/d logits = p, so a row's is g·onehot + (v − g)·p."""
+        """d log π(a)/d logits = onehot(a) − p and dV/d logits = p, so a row's gradient is g·onehot + (v − g)·p."""
         grad_logp_N, grad_value_B, _ = gradients
         hidden_ND, weight_VD, target_N, first_B, lse_N, kept = ctx.saved_tensors
         weight = weight_VD.to(hidden_ND.dtype)
@@ -160,6 +161,6 @@ class _Scores(torch.autograd.Function):
 
 
 def _chunks(n: int, n_kept: int, chunk: int) -> list[slice]:
-    """0 … n in slices of at most `chunk`, none of which crosses n_kept."""
+    """Cuts 0 … n into slices of at most `chunk`. No slice crosses n_kept."""
     starts = [*range(0, n_kept, chunk), *range(n_kept, n, chunk)]
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], n], strict=True)]

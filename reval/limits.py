@@ -3,15 +3,15 @@
 Memory depends on these. Imports no torch, since `reval plan` needs them too.
 """
 
-# In a chunk, and those whose probabilities are kept for backward.
+# Logits in a chunk, and logits whose probabilities are kept for the backward pass.
 CHUNK_LOGITS = {"cpu": 1 << 23, "cuda": 1 << 28}
 KEPT_LOGITS = {"cpu": 1 << 26, "cuda": 0}
-# With fewer rows at a time the weight and its gradient are read more often than their product is worth.
+# With fewer rows at a time, reading the weight and its gradient takes longer than the product itself.
 FEWEST_ROWS = 128
-# Compiling takes half a minute at the first update; of a smaller model no pass makes up for that.
+# Compiling takes half a minute at the first update. With a smaller model no pass saves that much time.
 FEWEST_COMPILED = 100_000_000
 
 
 def worth_compiling(device: str, n_parameters: int) -> bool:
-    """Whether a model of so many weights is compiled on such a device, where there is what that needs."""
+    """Whether a model with this number of weights is compiled on this kind of device, if a compiler is installed."""
     return device == "cuda" and n_parameters >= FEWEST_COMPILED

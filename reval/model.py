@@ -23,7 +23,7 @@ DTYPES = {Precision.FLOAT32: torch.float32, Precision.BFLOAT16: torch.bfloat16}
 class Policy(nn.Module):
     """A causal language model with float32 weights, without dropout.
 
-    `packs` says whether its attention can keep trajectories apart that lie end to end, `is_fused` whether it is compiled.
+    `packs`: its attention can separate trajectories that lie end to end. `is_fused`: it is compiled.
     """
 
     def __init__(self, model: Any) -> None:
@@ -35,10 +35,10 @@ class Policy(nn.Module):
     def forward(
         self, batch: Batch, *, precision: str = Precision.FLOAT32, temperature: float = 1.0, entropy: bool = False
     ) -> Scores:
-        """Scores of the batch's response tokens. Only hidden states that predict one meet the vocabulary.
+        """Scores of the batch's response tokens. Logits are computed only at the positions that predict one.
 
         Args:
-            precision: what matrix products are computed in; the scores are float32.
+            precision: the type of matrix products; the scores are float32.
         """
         dtype = DTYPES[Precision(precision)]
         more = {"position_ids": batch.position_ids, **attention.arguments(batch)} if batch.packed else {}
@@ -51,20 +51,20 @@ class Policy(nn.Module):
 
     @property
     def layers(self) -> list[nn.Module]:
-        """Its layers, by what transformers says is one."""
+        """Its layers: the modules that transformers lists in `_no_split_modules`."""
         kinds = set(self.model._no_split_modules or ())
         return [module for module in self.modules() if type(module).__name__ in kinds]
 
     def fuse(self, backend: str = "inductor") -> None:
-        """Compiles each layer, when it is next needed, and what is done with logits."""
+        """Compiles each layer and the operations on logits, at their next use."""
         for layer in self.layers:
             layer.compile(dynamic=True, backend=backend)
         self.is_fused = True
 
     def compute_again(self, layers: bool) -> None:
-        """Whether backward computes each layer's activations again instead of keeping them.
+        """Sets whether the backward pass computes each layer's activations again instead of keeping them.
 
-        transformers does so in training mode only, in which there would be dropout.
+        transformers does this only in training mode, so dropout is set to 0.
         """
         if layers:
             for module in self.model.modules():
@@ -78,18 +78,19 @@ class Policy(nn.Module):
         self.model.train(layers)
 
     def collate(self, prompts: list[Any], responses: list[Any], batching: str) -> Batch:
-        """A batch, packed if it was asked for and the model can."""
+        """A batch, packed if `batching` says so and the model supports it."""
         return collate(prompts, responses, self.batching(batching))
 
     def batching(self, asked: str) -> Batching:
-        """How batches are made, of what was asked for."""
+        """How batches are really made: packed if that is asked for and the model supports it, else padded."""
         return Batching.PACKED if self.packs and asked == Batching.PACKED else Batching.PADDED
 
     def flops(self, batch: Batch) -> float:
-        """Floating-point operations of a forward and a backward pass, what is computed again left out.
+        """Floating-point operations of a forward and a backward pass, without activations that are computed again.
 
-        Two for a weight and token forward and four backward, the embedding none, the output layer for response tokens
-        only; causal attention 6 · H·K · Σ tokens² a layer (arXiv 2204.02311, appendix B, halved for causality).
+        Each weight counts two per token forward and four backward. The embedding counts none, and the output layer counts
+        for response tokens only. Causal attention counts 6 · H·K · Σ tokens² per layer (arXiv 2204.02311, appendix B,
+        halved for causality).
         """
         config = self.model.config.get_text_config()
         outputs, inputs = self.model.get_output_embeddings().weight, self.model.get_input_embeddings().weight
@@ -121,16 +122,16 @@ def policy(location: str, device: torch.device) -> Policy:
     """The policy in a Hugging Face folder.
 
     Raises:
-        UserError: see `load`; or it does more with its hidden states than multiply them by its output weights.
+        UserError: see `load`; or the model does more with its hidden states than multiply them by its output weights.
     """
     return trusted(load(location, device), location)
 
 
 def trusted(model: Any, name: str) -> Policy:
-    """A policy of a model that is loaded, once its scores are known to be the model's own.
+    """The policy of a loaded model. First checks that its scores are those of the model itself.
 
     Args:
-        name: what to call it in an error.
+        name: the model's name in error messages.
 
     Raises:
         UserError: see `policy`.
@@ -156,7 +157,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _check(policy: Policy, location: str, device: torch.device) -> None:
-    """Holds scores of three short trajectories against the model's own logits, and packed ones against these.
+    """Compares scores of three short trajectories with the model's own logits, once padded and once packed.
 
     Raises:
         UserError: see `load`.
@@ -187,13 +188,13 @@ def _check(policy: Policy, location: str, device: torch.device) -> None:
 
 
 def sum_by_trajectory(logp_N: Tensor, batch: Batch) -> Tensor:
-    """Σ over each trajectory's response tokens, in float64: a difference of two such sums is what Eq. 2 is about."""
+    """Σ over each trajectory's response tokens, in float64, because Eq. 2 takes the difference of two such sums."""
     zeros_B = torch.zeros(len(batch.first_B), dtype=torch.float64, device=logp_N.device)
     return zeros_B.index_add(0, batch.row_N, logp_N.double())
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is a CUDA device where there is one.
+    """The device of a name; `auto` is a CUDA device if there is one.
 
     Raises:
         UserError: `cuda` was asked for and there is none.

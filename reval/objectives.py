@@ -1,4 +1,4 @@
-"""The losses by name; all take a sample of an update and give the loss of each trajectory (bellman.py).
+"""The losses by name. Each takes a sample of an update and returns the loss of each trajectory (bellman.py).
 
 Shapes live in names: B trajectories, N response tokens of all B together.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 from reval import bellman
 from reval.bellman import LossTerms, Sample
 
-# Keeps a group whose rewards are all alike from dividing by zero (arXiv 2402.03300's code, and TRL's).
+# Avoids a division by zero for a group whose rewards are all equal (as in the code of arXiv 2402.03300 and in TRL).
 EPSILON = 1e-4
 
 
@@ -23,12 +23,12 @@ def tbrm(sample: Sample) -> LossTerms:
 
 
 def tba(sample: Sample) -> LossTerms:
-    """Trajectory balance, asynchronous (TBA, arXiv 2503.18929, in the VarGrad form): a prompt's rows say its log Z(s₁).
+    """Asynchronous trajectory balance (TBA, arXiv 2503.18929, VarGrad form): a prompt's rows estimate its log Z(s₁).
 
         log Ẑ = mean over the prompt's rows of [reward/β − log-ratio],   loss = (log-ratio − reward/β + log Ẑ)²
 
-    The mean is over the rows of the update that answer the same prompt, whoever made them, and carries no gradient: over
-    rows of one weight its gradient sums to zero. A prompt's only row has residual 0. `value_gap` is log Ẑ.
+    The mean is over the rows of the update that answer the same prompt, from any policy. It carries no gradient: over
+    rows of equal weight that gradient sums to zero. The only row of a prompt has residual 0. `value_gap` is log Ẑ.
     """
     return bellman.squared(sample, -sample.centre_B, sample.raw_B)
 
@@ -46,12 +46,12 @@ def grpo(sample: Sample, *, clip_low: float, clip_high: float) -> LossTerms:
         ρ_h  = π_θ(a_h|s_h) / π_behaviour(a_h|s_h)
         loss = −1/|τ| Σ_h min(ρ_h A, clip(ρ_h, 1 − clip_low, 1 + clip_high) A)
 
-    π_behaviour is what the engine said when it sampled the token. `clipped_share` counts tokens whose gradient is cut.
+    π_behaviour is the engine's probability when it sampled a token. `clipped_share` counts tokens whose gradient is cut.
     """
     advantage_B = sample.advantage_B / (sample.deviation_B + EPSILON)
     advantage_N = advantage_B[sample.row_N]
     ratio_N = (sample.logp_N - sample.behaviour_N).double().exp()
-    ratio_N = ratio_N.where(sample.behaviour_N.isfinite(), torch.nan)  # clipped, an infinite one could pass for finite
+    ratio_N = ratio_N.where(sample.behaviour_N.isfinite(), torch.nan)  # clipping would make an infinite ratio finite
     plain_N = ratio_N * advantage_N
     clipped_N = ratio_N.clamp(1 - clip_low, 1 + clip_high) * advantage_N
     n_tokens_B = torch.bincount(sample.row_N, minlength=len(advantage_B))
@@ -66,7 +66,7 @@ def grpo(sample: Sample, *, clip_low: float, clip_high: float) -> LossTerms:
 
 @dataclass(frozen=True)
 class Objective:
-    """`centres`: it wants `Sample.centre_B`, for which the whole update is scored once before."""
+    """`centres`: it needs `Sample.centre_B`, and so the whole update is scored once before training."""
 
     terms: Callable[[Sample], LossTerms]
     centres: bool = False

@@ -1,10 +1,11 @@
 """The processes that train together, and how a policy is spread over them.
 
-`accelerate launch` starts them, or whoever sets what it sets (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE); a process
-by itself is a world of one. Trajectories are never split: each process has whole ones.
+They are started by `accelerate launch`, or by any program that sets the same variables (RANK, WORLD_SIZE, LOCAL_RANK,
+LOCAL_WORLD_SIZE). A single process is a world of one. Trajectories are never split: each process has whole ones.
 
-Sharded (FSDP2), a process holds a part of every weight, gradient and moment and gathers a layer when it needs it, so all
-have to come along with every forward pass; otherwise each holds everything and they meet once an update.
+Sharded (FSDP2), a process holds a part of every weight, gradient and moment, and gathers a layer when it needs it. So all
+processes must make every forward pass together. Not sharded, each holds everything, and they exchange gradients once per
+update.
 """
 
 import os
@@ -19,7 +20,7 @@ from accelerate import PartialState
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-# What a GPU can do, in floating-point operations a second on dense bfloat16 matrices, by a word of its name.
+# Peak floating-point operations per second of a GPU on dense bfloat16 matrices, by a word in its name.
 PEAK_FLOPS = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}
 
 
@@ -43,7 +44,7 @@ class World:
                 tensor.copy_(there)
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Waits until all processes are here."""
         if self.size > 1:
             dist.barrier()
 
@@ -53,7 +54,7 @@ class World:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def peak_flops(self, precision: str) -> float | None:
-        """What the devices of all processes can do in a second; None: nobody knows."""
+        """Peak floating-point operations per second of all processes' devices together; None: not known."""
         if self.device.type != "cuda" or precision != "bfloat16":
             return None
         name = torch.cuda.get_device_name()
@@ -61,7 +62,7 @@ class World:
 
 
 def _rendezvous() -> dict[str, Any]:
-    """Where the processes meet: a file, if whoever started them named one, so that nothing listens to the network."""
+    """How the processes find each other: by the file in REVAL_RENDEZVOUS, if that is set, so no network port is open."""
     path = os.environ.get("REVAL_RENDEZVOUS")
     if path is None:
         return {}
@@ -70,16 +71,16 @@ def _rendezvous() -> dict[str, Any]:
 
 
 def leave() -> None:
-    """Ends the group, if there is one: a process that just exits can take the others down with it."""
+    """Ends the group, if there is one. A process that exits without this can make the others fail."""
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
 
 
 def shard(policy: Any, world: World, *, offload: bool) -> None:
-    """Spreads a policy's weights over the processes, a layer a unit, by torch's own FSDP: accelerate's leaves CPUs out.
+    """Spreads a policy's weights over the processes, layer by layer. Uses torch's FSDP: accelerate's has no CPU support.
 
-    Gradients are summed over the processes, as the parts of a loss are, and not averaged.
+    Gradients are summed over the processes, not averaged, because the parts of a loss are summed too.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
@@ -90,24 +91,24 @@ def shard(policy: Any, world: World, *, offload: bool) -> None:
         fully_shard(layer, mesh=mesh, offload_policy=how)
     fully_shard(policy, mesh=mesh, offload_policy=how)
     for module in policy.modules():
-        if isinstance(module, FSDPModule):  # neither of these reaches the modules within
+        if isinstance(module, FSDPModule):  # these calls do not apply to the modules inside
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """A tensor as if it were not spread. All processes have to ask."""
+    """The full tensor of a sharded one; any other tensor as it is. All processes must call this."""
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The same on the CPU, in the first process; the others, which write nothing, get an empty one."""
+    """The full tensor on the CPU, in the first process. The others write nothing and get an empty tensor."""
     there = gathered(tensor)
     return there.cpu() if PartialState().process_index == 0 else there.new_empty(0, device="cpu")
 
 
 def spread_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor where and as `like` is: this process's part of it, if that is spread."""
+    """A full tensor on the device of `like`, sharded as it is: if `like` is sharded, this process's part."""
     if isinstance(like, DTensor):
         there = tensor.to(like.device_mesh.device_type, like.dtype)
         return distribute_tensor(there, like.device_mesh, like.placements).to(like.device)

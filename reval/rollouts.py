@@ -1,4 +1,4 @@
-"""Reads the folder of a pass: settings, draws, and the rollouts they name.
+"""Reads the folder of a pass: settings, draws, and the drawn rollouts.
 
 pass.json          `Settings` (reval/settings.py)
 draws.parquet      update, slot, trajectory_id, weight, reward, baseline, and for grpo deviation
@@ -30,17 +30,17 @@ FILES = ("pass.json", "draws.parquet", "rollouts.parquet")
 
 @dataclass(frozen=True)
 class Pass:
-    """A pass's folder, read."""
+    """The contents of a pass's folder."""
 
     folder: Path
     settings: Settings
     draws: pa.Table
     rollouts: "Rollouts"
-    inputs: str  # digest of the three files: a state that was left by others is none of this pass
+    inputs: str  # digest of the three files; a checkpoint with another digest does not belong to this pass
 
     @cached_property
     def updates(self) -> list[pa.Table]:
-        """The draws, an update after the other."""
+        """The draws of each update, in order."""
         numbers = self.draws["update"].to_pylist()
         starts = [i for i, number in enumerate(numbers) if i == 0 or number != numbers[i - 1]]
         return [self.draws.slice(a, b - a) for a, b in pairwise([*starts, len(numbers)])]
@@ -50,7 +50,7 @@ class Pass:
 
     @property
     def policy(self) -> str:
-        """Where the policy lies, or the hub's name for it."""
+        """The policy's folder, or its name on the hub."""
         path = self.path(self.settings.policy)
         return str(path) if path.is_dir() else self.settings.policy
 
@@ -59,7 +59,7 @@ def read(folder: Path) -> Pass:
     """Reads a pass's folder.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not a folder of a pass.
     """
     if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise UserError(f"{folder} is no folder of a training pass: there is no {missing[0]} in it")
@@ -92,10 +92,10 @@ class Rollouts:
 
     @cached_property
     def behaviour(self) -> list[np.ndarray]:
-        """log-probs of response tokens under the policy that made them.
+        """Log-probs of response tokens under the policy that generated them.
 
         Raises:
-            UserError: a rollout has none, or they are of another temperature than 1, at which the trainer scores.
+            UserError: a rollout has none, or they are at another temperature than 1; the trainer scores at 1.
         """
         if "behaviour_logprobs" not in self.table.column_names or self.table["behaviour_logprobs"].null_count:
             raise UserError(
@@ -139,7 +139,7 @@ def column(rows: pa.Table, name: str) -> Tensor:
 
 
 def _lists(rows: pa.ChunkedArray) -> list[np.ndarray]:
-    """A column of lists as one array per row, over the column's own memory."""
+    """A column of lists as one array per row; the arrays share the column's memory."""
     return [part for chunk in rows.chunks for part in _cut(chunk)]
 
 

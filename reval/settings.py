@@ -1,9 +1,9 @@
 """The settings of the trainer. Each is declared here and nowhere else, with its type, limits, default and meaning.
 
 A recipe's sections `train` and `runtime` inherit from `Algorithm` and `Execution` (pipeline/recipes/config.py) and add
-what the trainer need not know. `Settings` is what a pass's pass.json holds: the train stage takes every field of both
-classes from the recipe. So a new setting is one line here, and the code of the trainer that reads it. Limits and choices
-are checked where a recipe is loaded; whoever writes a pass.json by hand answers for its values.
+settings that the trainer does not need. `Settings` is what a pass's pass.json holds: the train stage takes every field of
+both classes from the recipe. So a new setting is one line here, and the code of the trainer that reads it. Limits and
+choices are checked where a recipe is loaded. In a pass.json that was written by hand they are not checked.
 
 Imports the standard library only: no torch, no pydantic.
 """
@@ -22,7 +22,7 @@ class Limits:
     lt: float | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """pydantic calls this by its name when a section of the recipe is made, and adds the limits to its own check."""
+        """pydantic calls this method when a section of the recipe is made, and adds the limits to its own check."""
         return handler(source) | {name: limit for name, limit in vars(self).items() if limit is not None}
 
 
@@ -91,8 +91,8 @@ class Places:
     optimizer_out: str
 
 
-# The bases stand last first: a dataclass has the fields of its last base first, and a pass that was begun goes on only
-# under a pass.json of the same bytes.
+# The order of the bases matters. A dataclass has the fields of its last base first, and an unfinished pass continues only
+# if its pass.json has the same bytes.
 @dataclass(frozen=True)
 class Settings(Execution, Algorithm, Places):
     """The contents of a pass's pass.json."""

@@ -1,8 +1,8 @@
-"""Writes what a pass leaves on disk: the policy, the optimizer's state, and both as they are between two updates.
+"""Writes what a pass leaves on disk: the policy, the optimizer's state, and checkpoints of both between two updates.
 
 Each file appears whole or not at all; nothing is pickled.
 
-Where several processes train together, all of them call these; the first one writes.
+If several processes train together, all of them call these functions, and the first one writes.
 """
 
 import json
@@ -21,7 +21,7 @@ from reval.model import Policy
 from reval.parallel import World, spread_like, whole
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-# A pass may spend one part in so many of its time on saving how far it is.
+# A pass may spend one part in 20 of its time on saving checkpoints.
 SAVING_SHARE = 20
 
 
@@ -40,7 +40,7 @@ def moments(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Tenso
 
 
 def restore(policy: Policy, optimizer: torch.optim.Optimizer, stored: Mapping[str, Tensor]) -> None:
-    """Puts back what `moments` gave, and what `trained` gave, if it is there."""
+    """Puts back the tensors of `moments`, and those of `trained`, if they are there."""
     fused = optimizer.defaults.get("fused")
     for name, weight in policy.model.named_parameters():
         if (saved := stored.get(f"weight.{name}")) is not None:
@@ -49,7 +49,7 @@ def restore(policy: Policy, optimizer: torch.optim.Optimizer, stored: Mapping[st
         for key in MOMENTS:
             if (value := stored.get(f"{key}.{name}")) is None:
                 break  # it has had no gradient yet
-            # The count of steps is where the weight is if one kernel does all, and on the CPU otherwise.
+            # The count of steps is on the weight's device if the optimizer is fused, and on the CPU otherwise.
             optimizer.state[weight][key] = spread_like(value, weight) if value.dim() or fused else value
 
 
@@ -80,10 +80,10 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 class Checkpoint:
-    """How far a pass is, in its folder: the last update that is done, with weights, moments and what is known of it.
+    """The progress of a pass, in its folder: after the last finished update, its weights, moments and results so far.
 
-    One after another replaces the one before. Saving waits until the work since the last is worth it; what is lost to a
-    crash is that work, and it is done again with the same result.
+    Each checkpoint replaces the one before. A new one is saved only after enough work since the last one. A crash loses
+    that work; it is done again with the same result.
     """
 
     def __init__(self, folder: Path, inputs: str) -> None:
@@ -91,7 +91,7 @@ class Checkpoint:
         self._saved_at, self._cost = time.perf_counter(), 0.0
 
     def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        """What was saved last for these inputs, and its tensors; None: nothing was."""
+        """The results and the tensors that were saved last for these inputs; None: nothing was saved."""
         for path in self._saved():
             said = json.loads((path / "progress.json").read_text())
             if said.pop("inputs") == self._inputs:
@@ -99,7 +99,7 @@ class Checkpoint:
         return None
 
     def is_due(self, world: World) -> bool:
-        """Whether to save now, on which all processes agree."""
+        """Whether to save now. The first process decides for all."""
         wanted = torch.tensor(float(time.perf_counter() - self._saved_at >= SAVING_SHARE * self._cost))
         if world.rank:
             wanted.zero_()
@@ -107,7 +107,7 @@ class Checkpoint:
         return bool(wanted)
 
     def save(self, world: World, said: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Saves `said` and tensors in place of what was there."""
+        """Saves `said` and tensors in place of the checkpoint before."""
         began = time.perf_counter()
         if not world.rank:
             old = self._saved()
@@ -127,7 +127,7 @@ class Checkpoint:
         self._cost = self._saved_at - began
 
     def _saved(self) -> list[Path]:
-        """The states there are, the newest first."""
+        """The folders of saved checkpoints, newest first."""
         return sorted(self._folder.glob("state-*"), key=_number, reverse=True)
 
     def clear(self) -> None:
@@ -136,5 +136,5 @@ class Checkpoint:
 
 
 def _number(path: Path) -> int:
-    """Which of a pass's states it is, from 1."""
+    """The number of a pass's checkpoint, from 1."""
     return int(path.name.rpartition("-")[2])

@@ -9,14 +9,14 @@ from schemas import UserError
 
 
 class Trackers:
-    """The trackers of one run at a time, open for as long as passes of the run come."""
+    """The trackers of one run at a time. They stay open until a pass of another run comes."""
 
     def __init__(self) -> None:
         self._tracked: tuple[str, str] | None = None
         self._accelerator: Any = None
 
     def log(self, world: World, the_pass: Pass, step: dict[str, Any], number: int) -> None:
-        """Hands on a step's figures, as those of the pass's step `number`; nothing if no tracker is asked for.
+        """Sends the figures of a pass's step, whose number in the pass is `number`. Without trackers it does nothing.
 
         Raises:
             UserError: a tracker is not installed.

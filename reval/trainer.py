@@ -1,16 +1,16 @@
 """The training pass: it is given draws and makes a new policy. It does not choose which rows to use.
 
-A pass is a folder (reval/rollouts.py says what it holds). Out: the policy's folder, its optimizer state, and
-`updates.parquet`, `steps.parquet` and `result.json` in the pass's folder. No draws are no updates: the weights stay as
-they are. Killed at any moment and started again, it goes on after the last update it saved, and ends with the same
-weights.
+A pass is a folder (reval/rollouts.py says what it holds). A pass writes the policy's folder, its optimizer state, and
+`updates.parquet`, `steps.parquet` and `result.json` in its own folder. Without draws there are no updates, and the
+weights do not change. A pass can be killed at any moment: started again, it continues after the last update it saved,
+and ends with the same weights.
 
-It needs torch, transformers, accelerate and pyarrow, and no more of this project than `reval` and `schemas`:
+It needs torch, transformers, accelerate and pyarrow, and of this project only `reval` and `schemas`:
 
     accelerate launch [--multi_gpu --num_processes N] -m reval.trainer PASS_FOLDER      (--multi_gpu on CPUs too)
 
-The same update gives the same gradient, to float32 rounding, however it is cut into micro-batches, packed or padded, and
-however many processes share them; on CPUs their number changes no bit, if all have one thread.
+The same update gives the same gradient, to float32 rounding, for any split into micro-batches, packed or padded, and for
+any number of processes. On CPUs the number of processes changes no bit, if each has one thread.
 """
 
 import json
@@ -42,7 +42,7 @@ KEYS = ("update", "slot")
 
 
 class Trainer:
-    """Holds the last policy used, so that a pass need not load what the one before has just saved."""
+    """Keeps the last policy in memory, so that a pass need not load the policy that the pass before it has just saved."""
 
     def __init__(self) -> None:
         self._location: str | None = None
@@ -51,7 +51,7 @@ class Trainer:
 
     def policy(self, location: str, device: torch.device) -> Policy:
         if self._policy is None or location != self._location:
-            self._location, self._policy = None, None  # let go of the old weights before the new ones come
+            self._location, self._policy = None, None  # free the old weights before the new ones are loaded
             self._policy = models.policy(location, device)
             self._location = location
         return self._policy
@@ -69,7 +69,7 @@ class Trainer:
         temperature: float = 1.0,
         progress: Progress = lambda done, total: None,
     ) -> pa.Table:
-        """Scores of given rollouts under a policy; each process scores its share, and all get the whole.
+        """Scores of given rollouts under a policy. Each process scores its share; all processes get the whole result.
 
         Args:
             rollouts: prompt_token_ids and response_token_ids, one row per trajectory.
@@ -105,10 +105,10 @@ class Trainer:
         )
 
     def run_pass(self, folder: Path, progress: Progress = lambda done, total: None) -> None:
-        """Runs the pass described in `folder`, or what is left of it; one that has ended stays as it is.
+        """Runs the pass described in `folder`, or the rest of it. Does nothing if the pass has ended.
 
         Raises:
-            UserError: the folder is none of a pass, or a setting cannot be met here.
+            UserError: the folder is not one of a pass, or a setting is not possible on this machine.
             FloatingPointError: a loss or a gradient is not finite; the message names the trajectory.
         """
         began = time.perf_counter()
@@ -147,13 +147,13 @@ class Trainer:
         world.wait()
 
     def _prepare(self, world: World, the_pass: Pass) -> tuple[Policy, torch.optim.Optimizer]:
-        """The policy a pass begins with and an optimizer that goes on where it was left."""
+        """The policy a pass begins with, and an optimizer that continues from its saved state."""
         settings = the_pass.settings
         policy = self.policy(the_pass.policy, world.device)
-        self._location = None  # from here on the weights are no policy's until they are saved
+        self._location = None  # from now on the weights change; they have no folder until they are saved
         policy.compute_again(settings.checkpointing == "layers")
         if settings.lora_rank:
-            self._policy = None  # adapters do not come off
+            self._policy = None  # adapters cannot be removed again
             adapt(policy, settings.lora_rank, settings.lora_alpha)
         if world.in_step:
             self._policy = None
@@ -193,7 +193,7 @@ def _has_ended(the_pass: Pass) -> bool:
 
 
 def _write(the_pass: Pass, policy: Policy, said: dict[str, Any], seconds: float) -> None:
-    """Writes what is known of the pass, `result.json` last: with it the pass has ended."""
+    """Writes the results of the pass. `result.json` is last: with it the pass has ended."""
     settings, steps = the_pass.settings, said["steps"]
     rows = {
         name: pa.array(values, pa.int64() if name in KEYS else pa.float64(), from_pandas=True)
@@ -222,7 +222,7 @@ def _write(the_pass: Pass, policy: Policy, said: dict[str, Any], seconds: float)
 
 
 def main() -> int:
-    """`python -m reval.trainer PASS_FOLDER`, under `accelerate launch` or by itself."""
+    """`python -m reval.trainer PASS_FOLDER`, with or without `accelerate launch`."""
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.stderr.write("usage: accelerate launch -m reval.trainer PASS_FOLDER\n\n" + (__doc__ or ""))
         return 0 if sys.argv[1:] in (["-h"], ["--help"]) else 2

@@ -1,7 +1,7 @@
 """One update of a policy: the gradient of a loss over given rows, in any number of parts, and the optimizer step.
 
-Every process works on its share of the micro-batches. Their gradients add up to the update's: the loss is divided by the
-update's number of trajectories in every part of it.
+Every process works on its share of the micro-batches. Their gradients add up to the gradient of the update, because the
+loss of each part is divided by the number of trajectories of the whole update.
 """
 
 import time
@@ -23,19 +23,19 @@ from reval.parallel import World
 from reval.rollouts import Pass, Rollouts, column
 from schemas import UserError
 
-# What is known of each row after an update, in float64.
+# The results for each row of an update, in float64.
 OF_A_ROW = ("loss", "residual", "value_gap", "log_ratio", "target", "entropy", "clipped_share")
 
 
 class Update(NamedTuple):
-    """What an update came to, just before its step."""
+    """The results of an update, from the weights before its step."""
 
-    rows: dict[str, Tensor]  # OF_A_ROW; clipped_share is NaN where nothing clips
-    step: dict[str, Any]  # the row of the table `steps`, but for the pass's name
+    rows: dict[str, Tensor]  # OF_A_ROW; clipped_share is NaN if the objective does not clip
+    step: dict[str, Any]  # the row of the table `steps`, without pass_id
 
 
 class Trajectories:
-    """The rows of one update, and what the objective has to know of each."""
+    """The rows of one update, with the values of each that the objective needs."""
 
     def __init__(self, the_pass: Pass, draws: pa.Table) -> None:
         self.settings, self.rollouts, self.draws = the_pass.settings, the_pass.rollouts, draws
@@ -56,7 +56,7 @@ class Trajectories:
         return len(self.row_B)
 
     def sample(self, places: list[int], batch: Batch, scores: Scores) -> Sample:
-        """What the objective sees of the rows at some places."""
+        """The inputs of the objective for the rows at these places."""
         device, beta = scores.logp_N.device, self.settings.beta
 
         def here(values_B: Tensor) -> Tensor:
@@ -85,9 +85,10 @@ class Trajectories:
 def batches(
     world: World, policy: Policy, rollouts: Rollouts, row_B: Tensor, budget: int, batching: str
 ) -> Iterator[tuple[list[int], Batch]]:
-    """This process's micro-batches of given rows, each with the places among the rows that it holds.
+    """This process's micro-batches of the given rows, each with the places of its rows among them.
 
-    Where all processes have to come along (a sharded policy), those that run out get a batch again, with no places.
+    With a sharded policy all processes need the same number of batches. A process with fewer gets a batch again, without
+    places.
     """
     n_tokens = [rollouts.n_tokens[row] for row in row_B.tolist()]
     groups = micro_batches(n_tokens, budget, policy.batching(batching))
@@ -108,14 +109,14 @@ def update(
     """One optimizer step on the rows of `draws`.
 
     Raises:
-        FloatingPointError: a loss or the gradient is not finite; the message names the trajectory. Nothing was changed.
+        FloatingPointError: a loss or the gradient is not finite; the message names the trajectory. No weight was changed.
     """
     began = time.perf_counter()
     settings, rows = the_pass.settings, Trajectories(the_pass, draws)
     if objective.centres:
         rows.centre_B = _centre(world, policy, rows)
     n_response_B = torch.tensor([len(rows.rollouts.responses[row]) for row in rows.row_B.tolist()], dtype=torch.float64)
-    of_rows: list[tuple[list[int], list[Tensor | None]]] = []  # stays where it is: to ask a GPU is to wait for it
+    of_rows: list[tuple[list[int], list[Tensor | None]]] = []  # stays on its device: copying from a GPU would wait for it
     counts = torch.zeros(2, dtype=torch.float64)  # padding tokens, floating-point operations
     gradients = Gradients(world, policy)
     for places, batch in _micro_batches(world, policy, rows):
@@ -183,9 +184,9 @@ def _centre(world: World, policy: Policy, rows: Trajectories) -> Tensor:
 def _check(rows: Trajectories, found: dict[str, Tensor]) -> None:
     """
     Raises:
-        FloatingPointError: something is not finite.
+        FloatingPointError: a value is not finite.
     """
-    # The log-ratio first: where an objective centres, one that is not finite spoils the residuals of its whole prompt.
+    # The log-ratio is checked first: if an objective centres, one bad log-ratio makes all residuals of its prompt bad.
     suspects = {"weight": rows.weight_B, **{name: found[name] for name in ("log_ratio", "residual", "loss")}}
     for name, values_B in suspects.items():
         if len(bad := (~torch.isfinite(values_B)).nonzero()):

@@ -14,7 +14,7 @@ def weights_digest(folder: Path) -> str:
 
 
 def tokenizer_digest(folder: Path) -> str:
-    """SHA-256 over the files that say which text is which token id."""
+    """SHA-256 over the files that decide the token ids of a text."""
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
     found = [folder / name for name in names if (folder / name).is_file()]
     return _digest(found[:1] if found[:1] == [folder / names[0]] else found)
