@@ -1,8 +1,8 @@
 """Draws the rows of a pass: candidates of a pinned state, chances by the draw rule, and a keyed digest.
 
-The same rows come out whenever it is asked, for any number of threads, layout of files or machine: they depend on the
-pinned state, on what the passes that led to the policy left in the archive, and on the settings. All of it is SQL
-(`sql/`): eligible, candidates, draw_*, pick.
+The same call always draws the same rows, for any number of threads, layout of files or machine. The rows depend on the
+pinned state, on the archive's rows of the passes that led to the policy, and on the settings. All of it is SQL (`sql/`):
+eligible, candidates, draw_*, pick.
 """
 
 import math
@@ -26,7 +26,7 @@ from pipeline.verifiers import verifier_id
 from schemas import UserError
 from schemas.enums import Verdict
 
-# Rules whose chances depend on what earlier passes made of a rollout.
+# Rules whose chances depend on how earlier passes used a rollout.
 LOOKING_BACK = {"fresh_priority", "custom"}
 TEXT, INT, FLOAT = pa.string(), pa.int64(), pa.float64()
 NO_HISTORY = pa.schema({"trajectory_id": TEXT, "n_uses": INT, "residual": FLOAT}).empty_table()
@@ -36,24 +36,24 @@ PICKS = pa.schema({"update": INT, "slot": INT, "trajectory_id": TEXT, "source": 
 
 @dataclass(frozen=True)
 class Scope:
-    """What a pass may draw from, and what its targets are."""
+    """The rollouts a pass may draw from, and how their targets are computed."""
 
     versions: Versions  # the pinned state
     among: Retrain  # runs, policies and condition
-    base_policy_id: str  # whose tokenizer the rollouts have to be of
+    base_policy_id: str  # the rollouts must be of this policy's tokenizer
     parent_id: str  # the policy to be trained
     verifier_id: str
     reward: Reward
     baseline: str
     beta: float
-    per_iteration: int  # rollouts of an iteration, about; how far back to look first
-    iteration: int | None  # the newest there is; None: whatever the state has
+    per_iteration: int  # about the number of rollouts per iteration; decides how far back to look first
+    iteration: int | None  # the newest one; None: the newest iteration in the state
 
 
 def scope(
     config: Config, flow: str, run_id: str, iteration: int, versions: Versions, base_policy_id: str, parent_id: str
 ) -> Scope:
-    """What an iteration's pass may draw from: of `iterate` the run's own rollouts, of `retrain` what the recipe says."""
+    """The scope of an iteration's pass: in `iterate` the run's own rollouts, in `retrain` those the recipe names."""
     own = flow == "iterate"
     return Scope(
         versions=versions,
@@ -73,7 +73,7 @@ def rows(store: Store, where: Scope, settings: Replay, pass_id: str, iteration: 
     """The rows of draws of a pass.
 
     Raises:
-        UserError: there is nothing to train on, or see `draw` and `opened`.
+        UserError: there is nothing to train on; also see `draw` and `opened`.
     """
     connection = opened(store, where, settings)
     counts = "SELECT count(*), count(*) FILTER (age_iterations = 0), (SELECT count(*) FROM left_out) FROM eligible"
@@ -98,12 +98,12 @@ def rows(store: Store, where: Scope, settings: Replay, pass_id: str, iteration: 
 
 
 def opened(store: Store, scope: Scope, settings: Replay) -> duckdb.DuckDBPyConnection:
-    """A database with the view `candidates`, as deep as the rules look: see sql/candidates.sql.
+    """A database with the view `candidates` (sql/candidates.sql), as far back in time as the rules need.
 
-    Its cost depends on the window and not on the archive, but for a condition, which is asked of everything.
+    Its cost depends on the size of the window, not of the archive. Only a condition is evaluated over the whole archive.
 
     Raises:
-        UserError: the condition cannot be asked.
+        UserError: the condition is not valid, see `expressions.wanted`.
     """
     now = scope.iteration
     if now is None:
@@ -128,8 +128,8 @@ def opened(store: Store, scope: Scope, settings: Replay) -> duckdb.DuckDBPyConne
 
 
 def depths(settings: Replay, now: int, per_iteration: int, *, first: int) -> Iterator[int]:
-    """Iterations from which on to look for candidates, ever deeper: as many as should fill the window, twice as many, and
-    so on, down to the first there is or the bound on age allows.
+    """The oldest iteration to look at for candidates, first for as many iterations as should fill the window, then for
+    twice as many, and so on, down to `first` or to the bound on age.
     """
     oldest = first if settings.max_age_iterations is None else max(first, now - settings.max_age_iterations)
     window = settings.window_trajectories
@@ -141,7 +141,7 @@ def depths(settings: Replay, now: int, per_iteration: int, *, first: int) -> Ite
 
 
 def _eligible(store: Store, scope: Scope, now: int, since: int) -> duckdb.DuckDBPyConnection:
-    """A database with the table `eligible`; of every table it reads files that may hold what it needs, and no others."""
+    """A database with the table `eligible`. Of every table it reads only the files that may hold rows it needs."""
     filters: dict[str, FileFilter] = dict.fromkeys(("trajectories", "verdicts"), lambda _, greatest: greatest >= since)
     generators = "SELECT DISTINCT policy_id FROM trajectories WHERE iteration >= $1"
     names = db.connect(store, scope.versions, only=generators, filters=filters).execute(generators, [since]).fetchall()
@@ -167,7 +167,7 @@ def _eligible(store: Store, scope: Scope, now: int, since: int) -> duckdb.DuckDB
 
 
 def window_is_full(connection: duckdb.DuckDBPyConnection, settings: Replay) -> bool:
-    """Whether there are so many candidates that older ones would not be in the window."""
+    """Whether the candidates fill the window, so that older rollouts could not be in it."""
     if settings.window_trajectories == "all":
         return False
     share = settings.keep_correct.share if "keep_correct" in settings.rules() else 0.0
@@ -178,10 +178,10 @@ def window_is_full(connection: duckdb.DuckDBPyConnection, settings: Replay) -> b
 def _history(store: Store, scope: Scope, since: int) -> pa.Table:
     """How often the passes that led to the policy used each rollout, and its residual the last time.
 
-    They are finished: what they left is the same at every state of the archive that has them.
+    These passes are finished: their rows are the same in every state of the archive that has them.
     """
     passes = db.query(store, "ancestors", policy_id=scope.parent_id)
-    # What a run's pass drew from the run is no younger than the pass.
+    # A run's pass draws no rollout of the run that is newer than the pass.
     too_old = pc.and_(
         pc.is_in(passes["run_id"], pa.array(scope.among.runs, pa.string())), pc.less(passes["iteration"], since)
     )
@@ -207,9 +207,9 @@ def draw(
     """The draws of an iteration's pass from the view `candidates`: all columns of the table but pass_id.
 
     Raises:
-        UserError: there are too few rows and the recipe says to stop then; a user's weight is none.
+        UserError: there are too few rows and the recipe says to stop then; or a user's weight is not valid.
     """
-    # None, and not a large number: DuckDB then ranks nothing, which is half the time of a draw from a million.
+    # None and not a large number: with null DuckDB computes no ranks, which are half the time of a draw from a million.
     window = None if settings.window_trajectories == "all" else settings.window_trajectories
     todo = parts(settings, iteration, fresh=fresh)
     for rule in {part.rule for part in todo}:
@@ -237,10 +237,11 @@ def draw(
 def _update(
     connection: duckdb.DuckDBPyConnection, todo: Sequence[Part], pass_id: str, exponent: float
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of one update, in slots, and what there was too little of."""
+    """The rows of one update, in slots, and a message for each part that has too few rows."""
     found, short = list[dict[str, Any]](), list[str]()
     for part in todo:
-        # Where two rules share an update each has its own chance: what one left over is no fair sample for the next.
+        # If two rules share an update, each has its own salt: with the same salt, the rows that the first rule left would
+        # not be a fair sample for the second.
         salt = f"{pass_id}/{part.update}/" if part.alone else f"{pass_id}/{part.update}/{part.rule}/"
         taken = pa.table({"trajectory_id": pa.array([row["trajectory_id"] for row in found], pa.string())})
         connection.register("taken", taken)
@@ -270,18 +271,18 @@ def _update(
 
 
 def importance(chances: Sequence[float], exponent: float) -> list[float]:
-    """Weights that take a share of a rule's bias out of the loss: chance^-exponent, scaled to a mean of 1.
+    """Weights that remove a part of a rule's bias from the loss: chance^-exponent, scaled to a mean of 1.
 
-    With exponent 1 the weighted mean over the draws estimates the plain mean over what the rule draws from.
+    With exponent 1 the weighted mean over the draws estimates the plain mean over all rows the rule draws from.
     """
     least = min(chances, default=1.0)
-    raw = [(least / chance) ** exponent for chance in chances]  # at most 1, however small a chance is
+    raw = [(least / chance) ** exponent for chance in chances]  # at most 1, even for a very small chance
     mean = math.fsum(raw) / max(1, len(raw))
     return [value / mean for value in raw]
 
 
 def _tell(short: Sequence[str], if_short: str, where: str) -> None:
-    """Says what becomes of updates that are short of rows.
+    """Logs what happens to updates that have too few rows.
 
     Raises:
         UserError: the recipe says to stop.

@@ -1,7 +1,7 @@
 """SQL that a user wrote into a recipe, a condition or a weight: checked before it runs; it can only read.
 
-An expression may use functions that give the same answer every time; chance and the clock would make a pass that no one
-can repeat. A weight stands on the candidates alone; a condition may ask the whole archive, as `reval sql` does.
+An expression may use functions that always give the same answer. With random numbers or the clock a pass could not be
+repeated. A weight can use only the columns of the candidates; a condition may query the whole archive, like `reval sql`.
 """
 
 import json
@@ -22,10 +22,10 @@ def wanted(store: Store, versions: Versions, where: str, setting: str = "retrain
     """The trajectory_id of every rollout that meets a condition over the view `rollouts`, at a state of the archive.
 
     Args:
-        setting: where the condition was written, for what is said of it.
+        setting: where the condition was written, for error messages.
 
     Raises:
-        UserError: the condition is not one expression, draws on chance or the clock, or does not run.
+        UserError: the condition is not one expression, uses random numbers or the clock, or does not run.
     """
     setting = f"{setting} = {where!r}"
     _check(f"SELECT 1 FROM rollouts WHERE ({where}\n)", setting, subqueries=True)
@@ -36,11 +36,11 @@ def wanted(store: Store, versions: Versions, where: str, setting: str = "retrain
 
 
 def weigh(connection: duckdb.DuckDBPyConnection, weight: str, window: int | None) -> None:
-    """Makes the view `weighed`: a user's weight of each candidate in the window, None: of all.
+    """Makes the view `weighed`: a user's weight of each candidate in the window; with window None, of all candidates.
 
     Raises:
-        UserError: it is not one expression over the candidates, draws on chance or the clock, does not run, is no number,
-            or is null, negative or infinite for a row, which is named.
+        UserError: the weight is not one expression over the candidates, uses random numbers or the clock, does not run,
+            is not a number, or is null, negative or infinite for a row; the message names the row.
     """
     setting = f"replay.custom.weight = {weight!r}"
     _check(f"SELECT ({weight}\n) FROM candidates", setting, subqueries=False)

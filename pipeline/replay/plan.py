@@ -1,7 +1,7 @@
-"""What a schedule means before a run: its draws over made-up rollouts, by the code that will really draw.
+"""Plans a run: draws from made-up rollouts, with the same code that draws in the run.
 
-Every rule and schedule is planned as it will be carried out, but for what no one knows yet: rewards are made up, all
-responses are as long as one another, and no rollout has a residual. Nothing is random, and no archive is needed.
+Every rule and schedule is planned as it will run. Only what is not known yet differs: rewards are made up, all responses
+have the same length, and no rollout has a residual. Nothing is random, and no archive is needed.
 """
 
 import logging
@@ -24,14 +24,15 @@ from pipeline.replay import draws
 from pipeline.replay.schedule import check, n_fresh, parts
 from schemas import pass_name
 
-# Rollouts that are made up at a time; an iteration takes 0.2 s then. A run that draws from more is planned so far.
+# The most rollouts that are made up at a time; an iteration then takes 0.2 s. Of a run that draws from more, only the
+# first iterations are planned.
 MOST_ROLLOUTS = 50_000
 MOST_SHOWN = 12
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What an iteration's pass would train on. Ages are in iterations; None: nothing is drawn."""
+    """The rows an iteration's pass would train on. Ages are in iterations; None: nothing is drawn."""
 
     iteration: int
     n_generated: int
@@ -44,21 +45,21 @@ class Planned:
     n_draws_by_age: tuple[int, ...]  # from age 0
     oldest: int  # age of the oldest row that may be drawn
     window_is_full: bool
-    short: str | None  # what becomes of updates with too few rows, as the run will say it; None: there are none
+    short: str | None  # the run's message about updates with too few rows; None: there are none
 
     @property
     def uses(self) -> float:
-        """Draws per rollout generated; also response tokens trained per token generated, all being of one length."""
+        """Draws per generated rollout. All have the same length, so these are also trained tokens per generated token."""
         return (self.n_fresh + self.n_replayed) / self.n_generated
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run's iterations, some of them.
+    """Some iterations of a run.
 
-    `last` is the last that is planned, `settled` the first from which on every iteration trains on as many rows, as old;
-    None: there is none. `short` has first and last iteration of each stretch with updates that have too few rows, and
-    what is said of its first.
+    `last` is the last planned iteration. From `settled` on, every iteration trains on the same number of rows of the same
+    ages; None: there is no such iteration. `short` has an entry for each group of consecutive iterations with too few
+    rows for an update: the first, the last, and the message about the first.
     """
 
     shown: list[Planned]
@@ -76,8 +77,8 @@ def plan(config: Config) -> Plan:
     """Plans a run of `reval iterate`.
 
     Raises:
-        UserError: an update could never be made, or the recipe says to stop where one has too few rows and one has; a
-            user's weight is none.
+        UserError: an update could never have enough rows; or an update has too few rows and the recipe says to stop then;
+            or a user's weight is not valid.
     """
     check(config)
     connection = _database(config)
@@ -95,7 +96,7 @@ def plan(config: Config) -> Plan:
     shown = sorted({*_spread(min(constant, last)), last})
 
     def begins(before: int, after: int) -> int:
-        """The first iteration that is as `after` is, where one of two has short updates, and it changes once between."""
+        """The first iteration that, like `after` and unlike `before`, has short updates or has none; found by bisection."""
         while after - before > 1:
             middle = (before + after) // 2
             same = (planned(middle).short is None) == (planned(after).short is None)
@@ -110,7 +111,7 @@ def plan(config: Config) -> Plan:
 
 
 def _database(config: Config) -> duckdb.DuckDBPyConnection:
-    """A database with the view `candidates`, of no rollouts yet."""
+    """A database with the view `candidates`, without rollouts yet."""
     connection = db.database()
     _make_up(connection, config, 0, 1)
     connection.execute("CREATE TEMP TABLE left_out (trajectory_id VARCHAR)")
@@ -120,7 +121,7 @@ def _database(config: Config) -> duckdb.DuckDBPyConnection:
 
 
 def _make_up(connection: duckdb.DuckDBPyConnection, config: Config, now: int, since: int) -> None:
-    """Makes the rollouts of iterations `since` to `now` those that candidates are of."""
+    """Makes up the rollouts of iterations `since` to `now`; the candidates are then these."""
     how = {
         "since": since,
         "now": now,
@@ -135,7 +136,7 @@ def _make_up(connection: duckdb.DuckDBPyConnection, config: Config, now: int, si
 
 
 def _last(config: Config) -> int:
-    """The last iteration that is planned: of the run, or for which as many rollouts are made up as may be."""
+    """The last planned iteration: the last of the run, or the last with at most MOST_ROLLOUTS rollouts."""
     settings, most = config.replay, max(1, MOST_ROLLOUTS // n_fresh(config))
     span = config.iterations if settings.max_age_iterations is None else settings.max_age_iterations + 1
     if settings.window_trajectories != "all":
@@ -144,7 +145,7 @@ def _last(config: Config) -> int:
 
 
 def _see(connection: duckdb.DuckDBPyConnection, config: Config, iteration: int) -> None:
-    """Makes candidates of the rollouts an iteration can draw from, as far back as `draws.opened` looks for them."""
+    """Makes up the candidates of an iteration, as far back as `draws.opened` would look for them."""
     for since in draws.depths(config.replay, iteration, n_fresh(config), first=1):
         _make_up(connection, config, iteration, since)
         if draws.window_is_full(connection, config.replay):
@@ -152,13 +153,13 @@ def _see(connection: duckdb.DuckDBPyConnection, config: Config, iteration: int) 
 
 
 def _last_change(config: Config) -> int:
-    """The first iteration from which no share changes."""
+    """The iteration from which on no share changes."""
     entries = [share for shares in config.replay.shares for share in shares.values()]
-    return max((n_iterations(share) for share in entries if not isinstance(share, str)), default=1)  # text: the rest
+    return max((n_iterations(share) for share in entries if not isinstance(share, str)), default=1)  # a string is "rest"
 
 
 def _spread(n: int) -> list[int]:
-    """Some of the first `n` iterations, the last of them too."""
+    """Some of the first `n` iterations, always with the last one."""
     if n < MOST_SHOWN:
         return list(range(1, n + 1))
     steps = MOST_SHOWN - 4
@@ -189,7 +190,7 @@ def _planned(connection: duckdb.DuckDBPyConnection, config: Config, iteration: i
 
 
 def _reach(connection: duckdb.DuckDBPyConnection, config: Config, iteration: int) -> tuple[int, int]:
-    """How many rows some part of an update may draw, and the age of the oldest."""
+    """The number of rows that at least one part of an update may draw, and the age of the oldest."""
     reach = {(part.rule, part.youngest) for part in parts(config.replay, iteration, fresh=True)}
     each = (
         f"SELECT trajectory_id, age_iterations FROM chances_{rule} WHERE chance > 0 AND age_iterations >= {youngest}"
@@ -202,7 +203,7 @@ def _reach(connection: duckdb.DuckDBPyConnection, config: Config, iteration: int
 
 @contextmanager
 def _heard() -> Iterator[list[str]]:
-    """What is logged meanwhile, which nobody sees then."""
+    """Collects the messages that are logged in this block, and does not show them."""
     said = list[str]()
 
     def note(record: logging.LogRecord) -> bool:
@@ -217,7 +218,7 @@ def _heard() -> Iterator[list[str]]:
 
 
 def table(planned: list[Planned]) -> pa.Table:
-    """A row per iteration, as a person reads it."""
+    """A table for people to read, one row per iteration."""
     return pa.Table.from_pylist(
         [
             {

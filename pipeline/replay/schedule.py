@@ -1,4 +1,4 @@
-"""What each update of an iteration is made of, by the recipe's schedule. Looks at no rollout and no archive."""
+"""The parts of each update of an iteration, by the recipe's schedule. Reads no rollouts and no archive."""
 
 from dataclasses import dataclass
 
@@ -29,8 +29,8 @@ def parts(settings: Replay, iteration: int, *, fresh: bool) -> list[Part]:
     """The parts of an iteration's updates, in the order they are drawn.
 
     Args:
-        fresh: the iteration has made rollouts of its own; a retraining has not, and the paper's update on them is one
-            drawn by the rule there.
+        fresh: whether the iteration has generated rollouts. In a retraining it has not: there the rule also draws the
+            update that the paper's schedule makes of fresh rollouts.
     """
     numbers = range(settings.updates_per_iteration)
     if not settings.shares:
@@ -55,10 +55,10 @@ def n_fresh(config: Config) -> int:
 
 
 def check(config: Config) -> None:
-    """Finds updates that a run could never make whole, however long it goes on.
+    """Finds updates that could never have enough rows, however many iterations the run has.
 
     Raises:
-        UserError: more fresh rows are asked for than an iteration makes, or more past ones than the bounds leave.
+        UserError: an update needs more fresh rows than an iteration makes, or more older rows than the bounds allow.
     """
     settings, fresh = config.replay, n_fresh(config)
     window = EVERYTHING if settings.window_trajectories == "all" else settings.window_trajectories

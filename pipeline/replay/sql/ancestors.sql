@@ -1,5 +1,5 @@
--- Inputs: policy_id. One row per pass that led to the policy, its own included, with its place from 1, oldest first.
--- Materialised: the recursion would read the table's files anew at every step.
+-- Inputs: policy_id. One row per pass that led to the policy, including the pass that made it, numbered from 1, oldest first.
+-- Materialised, because the recursion would otherwise read the table's files again at every step.
 WITH RECURSIVE known AS MATERIALIZED (
     SELECT policy_id, parent_id, pass_id, run_id, iteration, count(*) OVER () AS n_policies FROM policies
 ),
@@ -8,7 +8,7 @@ line AS (
     UNION ALL
     SELECT p.policy_id, p.parent_id, p.pass_id, p.run_id, p.iteration, l.back + 1
     FROM line l
-    JOIN known p ON p.policy_id = l.parent_id AND l.back < p.n_policies  -- parents may go in a circle in an import
+    JOIN known p ON p.policy_id = l.parent_id AND l.back < p.n_policies  -- imported parents may form a circle
 )
 SELECT pass_id, run_id, iteration, row_number() OVER (ORDER BY back DESC) AS number
 FROM line

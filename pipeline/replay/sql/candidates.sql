@@ -1,13 +1,13 @@
--- The view that draw rules, and a user's own weight, see: one row per rollout that may be drawn. No order.
---   trajectory_id, group_id, prompt_id, policy_id, run_id, source, iteration, sample_index    what it is
+-- The view for draw rules and for a user's own weight: one row per rollout that may be drawn. No order.
+--   trajectory_id, group_id, prompt_id, policy_id, run_id, source, iteration, sample_index    which rollout it is
 --   age_iterations      from its generation to the newest rollout the pass can see
 --   newest              its rank from 1, newest iteration first
 --   verdict, reward     the judgement
 --   baseline, target    what is subtracted from the reward, and (reward - baseline) / beta in nats
 --   deviation           standard deviation (n - 1) of the rewards of its group; 0 for a group of one
---   n_uses, residual    how often passes that led to the policy trained on it; what Eq. 2 came to the last time (null: never)
+--   n_uses, residual    how often passes that led to the policy trained on it; its residual (Eq. 2) the last time (null: never)
 --   temperature, finish_reason, n_prompt_tokens, n_response_tokens, behaviour_logprob_sum     as in trajectories
--- Stands on the tables eligible, left_out and history, and the variables baseline and beta.
+-- Reads the tables eligible, left_out and history, and the variables baseline and beta.
 WITH judged AS (
     SELECT
         *,
@@ -15,7 +15,7 @@ WITH judged AS (
             * avg(reward) OVER by_group AS baseline,
         coalesce(stddev_samp(reward) OVER by_group, 0) AS deviation
     FROM eligible
-    -- In order, since sums of floats depend on it: the same bits for any thread count and file layout.
+    -- Ordered, because a sum of floats depends on the order: so the bits are the same for any thread count and file layout.
     WINDOW by_group AS (PARTITION BY group_id ORDER BY reward ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
 )
 SELECT

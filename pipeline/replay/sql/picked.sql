@@ -1,4 +1,4 @@
--- Inputs: the candidates, the table picks. One row per draw with what the candidate says, ordered by update and slot.
+-- Inputs: the candidates, the table picks. One row per draw, with columns of its candidate, ordered by update and slot.
 SELECT
     p.update, p.slot, p.trajectory_id, p.source, c.age_iterations, p.weight, c.reward, c.baseline, p.rule, c.deviation
 FROM picks p

@@ -1,5 +1,5 @@
--- Inputs: the candidates; window_trajectories, share (of keep_correct; else 0). One row: whether there are enough candidates
--- that older ones would not be in the window.
+-- Inputs: the candidates; window_trajectories, share (of keep_correct; else 0). One row: whether the candidates fill the
+-- window, so that older rollouts could not be in it.
 SELECT
     count(*) FILTER (newest <= n_newest) + count(*) FILTER (newest > n_newest AND verdict = 'correct') >= $window_trajectories
         AS is_full
