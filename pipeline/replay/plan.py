@@ -96,7 +96,7 @@ def plan(config: Config) -> Plan:
     shown = sorted({*_spread(min(constant, last)), last})
 
     def begins(before: int, after: int) -> int:
-        """The first iteration that, like `after` and unlike `before`, has short updates or has none; found by bisection."""
+        """By bisection, the first iteration that is like `after` and not like `before`: with short updates or without."""
         while after - before > 1:
             middle = (before + after) // 2
             same = (planned(middle).short is None) == (planned(after).short is None)

@@ -1,6 +1,6 @@
-"""What a planned run costs: disk, memory, and how often to use its rollouts, estimated from what was measured.
+"""The cost of a planned run: disk, and how often to use its rollouts, estimated from measurements.
 
-No weights are loaded and no hub is asked. Bytes are of this archive's own layout (benchmarks/LOG.md).
+Loads no weights and asks no hub. Bytes are those of this archive's own layout (benchmarks/LOG.md).
 """
 
 import math
@@ -16,26 +16,26 @@ from pipeline.recipes.config import Config, Keep
 from pipeline.runs.keep import NEWEST
 from reval.weights import n_weights
 
-# Measured, on disk. Text, prompt and id of a response are what it takes beside its own ids and log-probs.
+# Measured, on disk. TEXT_BYTES is for the text, prompt and id of a response, without its token ids and log-probs.
 IDS_AND_LOGPROBS_BYTES, TEXT_BYTES = 4.8, 1.1  # a response token
 ROLLOUT_BYTES = 67  # its rows of trajectories and verdicts
 DRAW_BYTES = 95  # its rows of draws, updates and references
-# float32. A policy is kept as weights, and its moments beside.
+# float32. A policy is kept as weights, and its moments are kept separately.
 WEIGHTS_BYTES, MOMENTS_BYTES = 4, 8
-# How staleness adds to the gradient's variance, and how alike two uses of a rollout are: what arXiv 2604.08706 takes.
+# How staleness adds to the gradient's variance, and how similar two uses of a rollout are: values of arXiv 2604.08706.
 ALPHA, RHO = 0.25, 0.3
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What an archive says of runs like the planned one. None: it has none that could say."""
+    """Measurements from an archive's runs that are like the planned one. None: there is no such measurement."""
 
     n_responses: int = 0
     response_tokens: float | None = None  # mean
     n_parameters: int | None = None
-    n_iterations: int = 0  # finished ones, which the seconds are of
-    generate_seconds: float | None = None  # a rollout
-    train_seconds: float | None = None  # a draw
+    n_iterations: int = 0  # finished iterations; the seconds are measured on these
+    generate_seconds: float | None = None  # per rollout
+    train_seconds: float | None = None  # per draw
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Costs:
 
 
 def measured(store: Store, config: Config, *, any_run: bool) -> Measured:
-    """What the archive says of runs of this recipe or this base policy; with `any_run`, else of whatever runs it has."""
+    """Measurements of runs of this recipe or this base policy; if there are none and `any_run` is true, of all runs."""
     found = db.query(store, "plan_measured", recipe=config.recipe, base=config.policy.base, any_run=any_run)
     return Measured(**found.to_pylist()[0])
 
@@ -56,7 +56,7 @@ def measured(store: Store, config: Config, *, any_run: bool) -> Measured:
 def costs(
     n_rollouts: int, n_draws: int, response_tokens: float, iterations: int, n_parameters: int | None, keep: Keep
 ) -> Costs:
-    """What a run adds to an empty archive, evaluations left out."""
+    """The bytes a run adds to an empty archive, without evaluations."""
     a_rollout = response_tokens * (IDS_AND_LOGPROBS_BYTES + TEXT_BYTES) + ROLLOUT_BYTES
     archive = n_rollouts * a_rollout + n_draws * DRAW_BYTES
     if n_parameters is None:
@@ -68,7 +68,7 @@ def costs(
 
 
 def parameters(base: str, found: Measured) -> tuple[int | None, str]:
-    """The number of weights of a base policy, and how it is known; None: it is not."""
+    """The number of weights of a base policy, and how it is known; None: it is not known."""
     if base == EMBEDDED:
         return arithmetic.n_parameters(), "the embedded model's"
     if found.n_parameters is not None:
@@ -85,7 +85,7 @@ def best_replay(mu: float, alpha: float = ALPHA, rho: float = RHO) -> tuple[floa
     """Meta's optimum for uniform FIFO replay (arXiv 2604.08706): the replay ratio y* and the staleness horizon x*.
 
     Args:
-        mu: the cost of generating a rollout over that of one forward and backward pass on it.
+        mu: the cost of generating a rollout, divided by the cost of one forward and backward pass on it.
     """
     y = (-alpha + math.sqrt(alpha**2 + mu * rho * (1 - 2 * alpha))) / rho
     return y, y**2 / (2 * alpha * (mu + y))

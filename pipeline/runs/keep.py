@@ -1,9 +1,9 @@
 """Which weights of a run stay while it goes on: the newest optimizer states, and the policy of every n-th iteration.
 
-What goes is noted in the archive before its first file does, and counts as gone from then on: what was cut short is
-finished the next time, and `reval check` tells what was pruned from what was lost. Against the rule there stays what the
-run needs to go on, what a run began from, and the newest of the run's policies in a labelled snapshot. Folders that the
-archive did not make are never touched.
+Weights are noted as pruned in the archive before their first file is deleted, and count as pruned from then on. So a
+pruning that was interrupted is finished the next time, and `reval check` can tell pruned weights from lost ones. Three
+kinds of weights stay although the rule would delete them: those the run needs to continue, those a run began from, and
+the newest of the run's policies in a labelled snapshot. Folders that the archive did not make are never touched.
 """
 
 import logging
@@ -22,16 +22,17 @@ from pipeline.runs.processes import Processes
 from pipeline.runs.run import Run
 from schemas import UserError
 
-# The policy a run goes on from, and the one before: its last pass can always be repeated.
+# The policy a run continues from, and the one before it: so the last pass can always be repeated.
 NEWEST = 2
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """What goes of a run: the policies whose weights, and those whose optimizer states, with their bytes.
+    """What is pruned of a run: policies whose weights are deleted, and policies whose optimizer states are deleted.
 
-    `stays` has policies whose weights the rule would take, each with who needs them; `turn` is the policy that the rule
-    came to last, None: there is none; `passes` are those that cannot be repeated afterwards, and could be before.
+    Both have the bytes of each. `stays` has policies whose weights the rule would delete but that are still needed, each
+    with the reason. `turn` is the newest policy that the rule applies to; None: there is none. `passes` can be repeated
+    now, but not after the pruning.
     """
 
     run: Run
@@ -46,7 +47,7 @@ class Pruning:
         return sum((*self.weights.values(), *self.states.values()))
 
     def lines(self) -> Iterator[str]:
-        """What goes, what stays, and what that costs."""
+        """Lines that say what is deleted, what stays, and which passes can then not be repeated."""
         if self.weights or self.states:
             yield f"run {self.run.run_id}: {self.going()}"
         yield from map(self.staying, self.stays)
@@ -63,19 +64,19 @@ class Pruning:
 
 
 def prune(run: Run) -> None:
-    """Takes away what the run's settings do not keep, and says so. For where an iteration ends."""
+    """Deletes the weights that the run's settings do not keep, and logs it. Called at the end of an iteration."""
     with run.store.lock(PRUNING):
         found = pruning(run)
         if found.turn in found.stays:
             log.info("%s", found.staying(found.turn))
         if found.weights or found.states:
-            # An optimizer's state goes every iteration: that is not worth a line.
+            # An optimizer's state is deleted in every iteration: that needs no line in the log.
             log.log(logging.INFO if found.weights else logging.DEBUG, "pruned: %s", found.going())
             _carry_out(found)
 
 
 def prunings(store: Store, run_id: str | None, keep: Keep) -> list[Pruning]:
-    """What a rule takes of every run of the archive, or of one.
+    """What a rule would prune of every run of the archive, or of one run.
 
     Raises:
         UserError: there is no such run.
@@ -89,23 +90,23 @@ def prunings(store: Store, run_id: str | None, keep: Keep) -> list[Pruning]:
     found = []
     for row in rows:
         config = recorded(row["recipe"], row["config"]).model_copy(update={"keep": keep})
-        processes = Processes(config, store)  # none of which is started
+        processes = Processes(config, store)  # none of them is started
         found.append(pruning(Run(row["run_id"], row["flow"], config, store, row["base_policy_id"], processes)))
     return found
 
 
 def carry_out(store: Store, shown: Iterable[Pruning]) -> int:
-    """Takes away what was shown, but for what somebody has come to need since; returns the bytes freed.
+    """Deletes what was shown, except for what is needed by now; returns the bytes freed.
 
     Raises:
-        UserError: a run is going on.
+        UserError: a run is active.
     """
     with store.alone("prune"):
         return sum(_carry_out(_both(before, pruning(before.run))) for before in shown)
 
 
 def pruning(run: Run) -> Pruning:
-    """What the run's settings do not keep of what is there, and what is left of a pruning that was cut short."""
+    """The weights on disk that the run's settings do not keep, and the rest of a pruning that was interrupted."""
     store, rule = run.store, run.config.keep
     rows = run.query("policies_of", run_id=run.run_id).to_pylist()
     made = {row["policy_id"]: row["iteration"] for row in rows if row["location"] == _weights(store, row["policy_id"])}
@@ -135,8 +136,8 @@ def pruning(run: Run) -> Pruning:
 
 
 def _needed(run: Run, newest: int) -> dict[str, str]:
-    """Policies that somebody needs, and who."""
-    next_reference = run.reference_id(newest + 1) or run.policy_id(newest)  # which makes the next pass's new rows
+    """Policies that are still needed, each with the reason."""
+    next_reference = run.reference_id(newest + 1) or run.policy_id(newest)  # or: the policy of its new rows
     needed = {next_reference: f"it is the reference of the next pass of run {run.run_id}"}
     for row in run.query("runs_recorded").to_pylist():
         needed.setdefault(row["base_policy_id"], f"run {row['run_id']} began from it")
@@ -146,12 +147,12 @@ def _needed(run: Run, newest: int) -> dict[str, str]:
 
 
 def _labelled(run: Run) -> Iterator[tuple[str, int]]:
-    """Each label, with the newest iteration of the run whose policy is in the state it names."""
+    """Each label, with the newest iteration of the run whose policy is in the labelled state."""
     labels = run.query("labelled_by_then", run_id=run.run_id).to_pylist()
     there = set(run.store.files.listing("policies")) if labels else set()
     for row in labels:
         version, iteration = row["version"], row["iteration"]
-        # By the clock only where the state itself cannot be asked any more: clocks of two machines may differ.
+        # Times are used only if the state itself can no longer be read, because clocks of two machines may differ.
         if version is not None and set(run.store.shards("policies", version)) <= there:
             state = db.connect(run.store, {"policies": version}, only="policies")
             newest = "SELECT max(iteration) FROM policies WHERE run_id = $1"

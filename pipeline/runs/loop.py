@@ -1,4 +1,4 @@
-"""The iterations of a run: which are still to do, and what ends one."""
+"""The loop over the iterations of a run that are still to do, and the end of each."""
 
 import time
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from pipeline.runs.run import Run
 
 
 def iterations(run: Run, *, lines: bool = True) -> Iterator[int]:
-    """The iterations still to do. Each ends, once the caller is through with it, with its snapshot and its lines."""
+    """The iterations still to do. When the caller has finished one, its snapshot is written and its lines are logged."""
     first = run.next_iteration()
     if first > run.config.iterations:
         log.info(
@@ -22,9 +22,9 @@ def iterations(run: Run, *, lines: bool = True) -> Iterator[int]:
         log.info("run %s goes on at iteration %d", run.run_id, first)
     else:
         log.info("run %s begins from %s", run.run_id, run.base_policy_id)
-    # The first may have been begun by another process; it has no wall time of its own then.
+    # Another process may have begun the first one; its wall time is not known then.
     resumed = bool(run.query("iteration_begun", run_id=run.run_id, iteration=first)["begun"][0].as_py())
-    if first > 1:  # it may have been killed over this
+    if first > 1:  # the run may have been killed during this
         prune(run)
     for iteration in range(first, run.config.iterations + 1):
         began = time.perf_counter()
@@ -37,10 +37,10 @@ def iterations(run: Run, *, lines: bool = True) -> Iterator[int]:
 
 
 def end(run: Run, iteration: int, seconds: float | None = None) -> None:
-    """Writes that the iteration is over, and lets go of what need not be kept.
+    """Writes that the iteration has ended, and prunes the weights that need not be kept.
 
     Args:
-        seconds: its wall time; None: it did not run in one go.
+        seconds: its wall time; None: the iteration was interrupted.
     """
     name = f"{run.run_id}/{iteration}/iteration"
     run.store.snapshot(name, "iteration", run_id=run.run_id, iteration=iteration, seconds=seconds)

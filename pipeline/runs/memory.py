@@ -1,7 +1,7 @@
 """How much memory a trainer process takes, computed from the model's config and the recipe; loads nothing.
 
-Weights, gradients and moments are counted; activations are estimated from what a layer of the usual kind (norms,
-attention with rotary positions, gated MLP) keeps for backward, which tests hold against what torch really keeps.
+Weights, gradients and moments are counted. Activations are estimated for a layer of the usual kind (norms, attention with
+rotary positions, gated MLP), from the tensors it keeps for the backward pass; tests compare this with what torch keeps.
 """
 
 import json
@@ -18,13 +18,13 @@ from reval.limits import CHUNK_LOGITS, FEWEST_ROWS, KEPT_LOGITS, worth_compiling
 
 WEIGHTS, GRADIENT, MOMENTS = 4, 4, 8  # bytes a weight, float32
 SUMS = 8  # of gradients, on a CPU in float64
-# What the trainer takes before it has a model: Python, torch, transformers.
+# Memory of the trainer before it has a model: Python, torch, transformers.
 PROCESS_BYTES = 600_000_000
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's sizes, of which memory is made."""
+    """The sizes of a model that decide how much memory it needs."""
 
     hidden: int
     layers: int
@@ -35,7 +35,7 @@ class Shape:
 
 
 def shape(base: str) -> Shape | None:
-    """The sizes of a base policy, from its config; None: it is not on this machine, or its config says other things."""
+    """The sizes of a base policy, from its config; None: it is not on this machine, or its config has other keys."""
     if base == EMBEDDED:
         width = arithmetic.HIDDEN
         return Shape(width, arithmetic.LAYERS, width, width, arithmetic.INTERMEDIATE, len(arithmetic.WORDS))
@@ -56,10 +56,10 @@ def shape(base: str) -> Shape | None:
 
 
 def parts(config: Config, n_parameters: int, sizes: Shape | None, longest: int, n_processes: int) -> dict[str, float]:
-    """Bytes of one process, by what they are for; without the model's sizes there are no activations among them.
+    """Bytes of one process, by purpose; activations are left out if the model's sizes are not known.
 
     Args:
-        longest: tokens of the longest trajectory: a micro-batch has that many, if they are more than the budget.
+        longest: tokens of the longest trajectory; a micro-batch has this many if that is more than the budget.
     """
     runtime, train = config.runtime, config.train
     device = "cuda" if n_gpus(runtime) or runtime.device == "cuda" else "cpu"
@@ -84,18 +84,18 @@ def parts(config: Config, n_parameters: int, sizes: Shape | None, longest: int, 
 
 
 def _activations(config: Config, sizes: Shape, n_tokens: int, device: str, compiled: bool) -> dict[str, float]:
-    """Bytes that backward wants of a micro-batch, or that it takes on its way.
+    """Bytes of a micro-batch that are kept for the backward pass, or that the pass itself uses.
 
-    Of what a compiled layer's elementwise operations make, backward computes again what it can from the products.
+    In a compiled layer, the backward pass computes results of elementwise operations again from the products, if it can.
     """
     size = 2 if config.train.precision == "bfloat16" else 4
     hidden, q, kv, mlp = sizes.hidden, sizes.queries, sizes.keys, sizes.intermediate
     stream = 4 * hidden  # between layers it is float32
     if compiled:
         layer = n_tokens * (stream + size * (3 * hidden + 2 * q + 2 * kv + 3 * mlp))
-        layer += size * hidden * (2 * q + 2 * kv + 3 * mlp) if size == 2 else 0  # its weights as products take them
+        layer += size * hidden * (2 * q + 2 * kv + 3 * mlp) if size == 2 else 0  # its weights in the type of the products
     else:
-        norms = 2 * 2 * stream  # what is normalised, and the norm's quotient
+        norms = 2 * 2 * stream  # a norm's input, and its input divided by its size
         layer = n_tokens * (norms + size * (4 * hidden + 6 * q + 5 * kv + 4 * mlp))
     again = config.runtime.checkpointing == "layers"
     layers = sizes.layers * n_tokens * stream + layer if again else sizes.layers * layer

@@ -11,20 +11,20 @@ from pipeline.recipes.config import Config, Runtime
 
 
 def n_gpus(runtime: Runtime) -> int:
-    """The GPUs that are here to be used."""
+    """The number of GPUs that can be used."""
     return 0 if runtime.device == "cpu" else len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def n_trainers(runtime: Runtime) -> int:
-    """The processes that train together."""
+    """The number of processes that train together."""
     return runtime.trainer_processes or n_gpus(runtime) or 1
 
 
 class Processes:
     """The engine, the trainer and the verifiers of a run, each started when first asked for.
 
-    On a CPU they stay up together. Where there is a GPU the engine and the trainer take turns on it: leaving vLLM's
-    memory to anything else while it lives is not safe, and dropping it inside a living process leaks.
+    On a CPU they all stay alive together. On a GPU the engine and the trainer take turns: nothing else can safely use
+    vLLM's memory while vLLM runs, and freeing it inside a running process leaks memory.
     """
 
     def __init__(self, config: Config, store: Store, *, verbose: bool = False) -> None:
@@ -32,9 +32,9 @@ class Processes:
         self._verbose = verbose
         self._engine: EngineProcess | None = None
         self._loaded: str | None = None
-        # The policy whose first batch was compared with the trainer since the engine took its weights.
+        # The policy for which engine and trainer were compared since the engine loaded its weights.
         self.checked: str | None = None
-        # Whose logs they write.
+        # The name under which they write logs.
         self.who = "reval"
         self._trainer: Team | None = None
         self._pools: dict[str, Pool] = {}
@@ -68,7 +68,7 @@ class Processes:
         return self._trainer
 
     def verifiers(self, name: str) -> Pool:
-        """Those that judge as the verifier of this name does."""
+        """The worker processes of the verifier of this name."""
         if name not in self._pools:
             n_workers = self._runtime.verifier_workers or len(os.sched_getaffinity(0))
             log = self._store.layout.log(self.who, "verifier")

@@ -13,7 +13,7 @@ def line(run: Run, iteration: int) -> str:
     """One line about an iteration."""
     found = run.query("progress_of", run_id=run.run_id, iteration=iteration).to_pylist()[0]
     seconds = " ".join(
-        f"{name.removeprefix('seconds_')} {value:.1f}"  # of each stage, in order, and of what lay between them
+        f"{name.removeprefix('seconds_')} {value:.1f}"  # of each stage, in order, and of the time between stages
         for name, value in found.items()
         if name.startswith("seconds_") and value is not None
     )

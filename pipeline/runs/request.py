@@ -1,4 +1,4 @@
-"""What a run is asked for, checked before anything is made for it, and how that compares with runs on record."""
+"""The request for a run: it is checked before anything is made for it, and compared with the recorded runs."""
 
 import importlib.util
 from collections.abc import Collection
@@ -20,11 +20,11 @@ from schemas import UserError, check_name, did_you_mean
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for, as `check` found it to be possible; `open_run` takes it and does not ask again.
+    """A request that `check` found possible; `open_run` takes it and does not check it again.
 
     Attributes:
         base: the folder of the recipe's base policy; None: it is made here, or a policy is evaluated.
-        name: the run's; None: the unfinished run of these settings, or else a new one.
+        name: the run's name; None: the unfinished run of these settings, or else a new one.
         policy_id: the policy to start from; None: the recipe's base policy.
         snapshot_id: the state a retraining draws from; None: the newest when it begins.
     """
@@ -57,10 +57,9 @@ def check(
         coming: sources of questions that the request itself will bring.
 
     Raises:
-        UserError: the run's name cannot be one or belongs to a run with other settings (the message names the first that
-            differs), the engine or a package that a setting wants is not installed, the verifier, a policy, the questions
-            or a state are not to be had, a new retraining could not make its first draw, or `archive` is, or holds,
-            something else.
+        UserError: the run's name is not valid, or belongs to a run with other settings (the message names the first that
+            differs); the engine or a package that a setting needs is not installed; the verifier, a policy, the questions
+            or a state are missing; a new retraining could not make its first draw; or something else is at `archive`.
     """
     check_name("run", name or config.recipe)
     wanted = {f"runtime.trackers = {tracker}": str(tracker) for tracker in config.runtime.trackers}
@@ -94,20 +93,20 @@ def check(
         check_same(request, name, found)
     elif flow == "retrain":
         known = replace(request, policy_id=policy_id or known_base(store, config, base))
-        # A run that goes on is there already: if it lacks its first draw, the stage says what is wrong with it.
+        # An unfinished run exists already: if its first draw is missing, the stage reports what is wrong.
         if name is not None or known.policy_id is None or unfinished(store, known) is None:
             _check_draws(store, known, state)
     return request
 
 
 def _check_draws(store: Store, request: Request, state: versions.State) -> None:
-    """Draws a retraining's first pass, for nothing but to see that it can be drawn.
+    """Draws a retraining's first pass, only to check that this is possible.
 
     Args:
-        request: its policy_id is None where the archive does not have the policy yet: nothing is drawn then.
+        request: if its policy_id is None, the archive does not have the policy yet, and nothing is drawn.
 
     Raises:
-        UserError: it cannot be: an unknown run or policy, a condition or a weight that is none, too few rows.
+        UserError: it is not possible: an unknown run or policy, a condition or weight that is not valid, or too few rows.
     """
     config, policy_id = request.config, request.policy_id
     if config.replay.if_short == "wait":
@@ -129,7 +128,7 @@ def _check_draws(store: Store, request: Request, state: versions.State) -> None:
 
 
 def check_same(request: Request, run_id: str, found: dict[str, Any]) -> None:
-    """Holds a request to go on with a run against what the run was begun with; None is not asked for.
+    """Compares a request to continue a run with the settings the run began with. A None in the request is not compared.
 
     Args:
         found: the run, see `recorded_run`.
@@ -138,7 +137,7 @@ def check_same(request: Request, run_id: str, found: dict[str, Any]) -> None:
         UserError: they differ; the message names the first setting that does.
     """
     config, policy_id, snapshot_id = request.config, request.policy_id, request.snapshot_id
-    # A setting that its reval did not know yet was at its default.
+    # A setting that did not exist when the run began is at its default.
     began, asked = recorded(config.recipe, found["config"]).record(), config.record()
     theirs = {
         "flow": found["flow"],
@@ -152,7 +151,7 @@ def check_same(request: Request, run_id: str, found: dict[str, Any]) -> None:
 
 
 def recorded_run(store: Store, run_id: str) -> dict[str, Any] | None:
-    """What a run's row says: flow, config, base_policy_id and snapshot_id; None: there is no such run."""
+    """A run's row: flow, config, base_policy_id and snapshot_id; None: there is no such run."""
     found = db.query(store, "run_recorded", run_id=run_id).to_pylist()
     return found[0] if found else None
 

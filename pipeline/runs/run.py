@@ -1,4 +1,4 @@
-"""One run of a flow: its settings, its archive, and which process may go on with it."""
+"""One run of a flow: its settings, its archive, and the lock that lets only one process continue it."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -20,7 +20,7 @@ from schemas import UserError, pass_name
 
 
 class Busy(UserError):
-    """Another process is at the run."""
+    """Another process works on the run."""
 
 
 class Run:
@@ -34,24 +34,24 @@ class Run:
         self.processes = processes
 
     def policy_id(self, iteration: int) -> str:
-        """The policy an iteration ends with, which is also the name of its training pass; 0 is where the run began."""
+        """The policy an iteration ends with, which is also the name of its training pass; 0: the run's base policy."""
         return self.base_policy_id if iteration == 0 else pass_name(self.run_id, iteration)
 
     def reference_id(self, iteration: int) -> str | None:
-        """The reference of an iteration's pass: the policy at the last reset before it; None: each row's own."""
+        """The reference of an iteration's pass: the policy at the last reset before it; None: each row has its own."""
         if self.config.train.reference == "behaviour":
             return None
         every = self.config.train.reset_every_iterations
         return self.policy_id((iteration - 1) // every * every if every else 0)
 
     def location(self, policy_id: str) -> str:
-        """Where a policy's weights lie."""
+        """The folder of a policy's weights."""
         return policies.policy_location(self.store, policy_id)
 
     def snapshot_id(self, iteration: int) -> str | None:
-        """The state of the archive an iteration draws from; None if that is not there yet.
+        """The state of the archive an iteration draws from; None: there is none yet.
 
-        `iterate` draws from what its own score left; all passes of `retrain` from what its run began with.
+        In `iterate` it is the state after the iteration's score stage, in `retrain` the state when the run began.
         """
         found = self.query("drawn_from", run_id=self.run_id, iteration=iteration)
         return found["snapshot_id"][0].as_py() if len(found) else None
@@ -74,20 +74,21 @@ class Run:
 def open_run(
     request: Request, *, begin: bool = True, verbose: bool = False, processes: Processes | None = None
 ) -> Iterator[Run]:
-    """Begins a run, or goes on with one; ends its processes whatever happens.
+    """Begins a run, or continues one; always ends its processes afterwards.
 
     Without a name, it is the unfinished run of the same flow and settings if there is one, else a new one named after
-    the recipe (of `retrain`, after the flow). An archive, base policy and prompts are made where they are missing. The
-    run's name is locked for as long: no other process can go on with it meanwhile.
+    the recipe (in `retrain`, after the flow). A missing archive, base policy or prompts are made. The run's name is
+    locked until the end, so no other process can continue the run at the same time.
 
     Args:
-        request: what `check` returned. Another process may have made a run of this name since: that is seen here.
-        begin: make a new run if none of these settings is unfinished.
-        processes: of other runs of the same `runtime` and `score`, whose caller ends them; None: the run has its own.
+        request: what `check` returned. If another process has made a run of this name since, that is found here.
+        begin: make a new run if there is no unfinished run of these settings.
+        processes: those of other runs of the same `runtime` and `score`; the caller ends them. None: the run starts and
+            ends its own.
 
     Raises:
-        UserError: there is no run to go on with and none may begin, or the one of this name has other settings.
-        Busy: another process runs it.
+        UserError: there is no run to continue and none may begin, or the run of this name has other settings.
+        Busy: another process works on the run.
     """
     flow, config, archive, name = request.flow, request.config, request.archive, request.name
     options = config.runtime.storage
@@ -96,7 +97,7 @@ def open_run(
         raise UserError(f"no run {name or 'of these settings'} to go on with in {archive}; `reval generate` begins one")
     policy_id = request.policy_id
     if policy_id is None and name and (found := recorded_run(store, name)):
-        policy_id = found["base_policy_id"]  # it goes on from where it began without being told again
+        policy_id = found["base_policy_id"]  # the run's own base policy need not be given again
     with ExitStack() as stack:
         if processes is None:
             processes = stack.enter_context(closing(Processes(config, store, verbose=verbose)))
@@ -112,7 +113,7 @@ def open_run(
             if found := recorded_run(store, run_id):
                 check_same(request, run_id, found)
             else:
-                with store.lock(PRUNING):  # which passes over what a run began from
+                with store.lock(PRUNING):  # pruning keeps the policy that a run began from
                     policies.address(store, policy_id)
                     _record(store, request, run_id)
             yield Run(run_id, flow, config, store, policy_id, processes)
@@ -120,7 +121,7 @@ def open_run(
 
 @contextmanager
 def _alone(store: Store, run_id: str) -> Iterator[None]:
-    """Holds the run's name.
+    """Locks the run's name.
 
     Raises:
         Busy: another process has it; the message says which.

@@ -1,4 +1,4 @@
-"""Runs the trainer in one process or several that train together; they stay up for a whole run."""
+"""Runs the trainer in one process, or in several that train together. They stay alive for a whole run."""
 
 import os
 from pathlib import Path

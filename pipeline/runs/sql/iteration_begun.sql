@@ -1,4 +1,4 @@
--- Inputs: run_id, iteration. One row: whether anything of the iteration is in the archive, be it of an unfinished stage.
+-- Inputs: run_id, iteration. One row: whether the archive has any row of the iteration, even of an unfinished stage.
 SELECT
     EXISTS (SELECT 1 FROM trajectories WHERE run_id = $run_id AND iteration = $iteration)
     OR EXISTS (SELECT 1 FROM snapshots WHERE run_id = $run_id AND iteration = $iteration) AS begun

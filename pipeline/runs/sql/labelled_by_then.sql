@@ -1,5 +1,5 @@
--- Inputs: run_id. One row per label, oldest first: the version of policies that its snapshot names (null: it came with an
--- import), and by the clock the last iteration of the run that had trained by then (null: none).
+-- Inputs: run_id. One row per label, oldest first: the version of the table policies in its snapshot (null: the snapshot came
+-- with an import), and the last iteration of the run that had ended its train stage at that time (null: there is none).
 SELECT
     l.label, s.versions['policies'] AS version,
     (
