@@ -1,7 +1,7 @@
-"""Problems to a policy's answers: what `generate` and `evaluate` have in common.
+"""Gets a policy's answers to problems; `generate` and `evaluate` share this.
 
-Prompts are encoded, the engine answers those that fit its context, its log-probs are held against the trainer's, and the
-token ids become text. A prompt that does not fit has its rows all the same, which say so and hold no response.
+Prompts are encoded, the engine answers those that fit its context, its log-probs are compared with the trainer's, and the
+token ids become text. A prompt that does not fit has rows too: their finish_reason says so, and their response is empty.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ IDS = pa.list_(pa.int32())
 
 @dataclass(frozen=True)
 class Sampling:
-    """How often and how each problem is answered. Temperature 0 is greedy and wants n = 1."""
+    """How often and how each problem is answered. Temperature 0 is greedy and needs n = 1."""
 
     n: int
     temperature: float
@@ -35,12 +35,12 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a policy said to each problem.
+    """A policy's answers to each problem.
 
     Attributes:
-        rows: see `responses`, and a column response_text.
-        engine: which gave them.
-        checked: what `check_weights` found; None: it was not asked.
+        rows: see `responses`; with a further column response_text.
+        engine: the engine that generated them.
+        checked: the result of `check_weights`; None: it was not called.
     """
 
     rows: pa.Table
@@ -63,8 +63,8 @@ def answer(
 
     Args:
         title: of the progress bar.
-        tokenizer: whose tokenizer is used, the policy's or its base policy's; of each folder it is read once a process.
-        check: compare the engine with the trainer even if that was done since the engine took these weights.
+        tokenizer: the folder of the tokenizer, the policy's or its base policy's; each process reads a folder's once.
+        check: compare the engine with the trainer even if that was already done since the engine loaded these weights.
 
     Raises:
         WrongWeights: the engine does not run the policy.
@@ -74,7 +74,7 @@ def answer(
     with bar(title) as progress:
         rows = responses(engine, encoded, sampling, progress)
     found, is_answered = None, pc.any(pc.greater(pc.list_value_length(rows["response_token_ids"]), 0)).as_py()
-    if check or (is_answered and processes.checked != location):  # this engine may not be the one of the shards before
+    if check or (is_answered and processes.checked != location):  # the engine may be a new one since the last shard
         found = check_weights(engine, processes.trainer(), location, rows, sampling.temperature, config.runtime)
         processes.checked = location
     texts = prompts.decode(tokenizer, rows["response_token_ids"].to_pylist())
@@ -84,7 +84,7 @@ def answer(
 def responses(engine: Engine, encoded: Sequence[Sequence[int]], sampling: Sampling, progress: Progress) -> pa.Table:
     """`n` responses to each prompt: COMPLETIONS and a column prompt_token_ids, ordered by prompt and sample.
 
-    Those to a prompt that leaves no room in the engine's context are empty; their finish_reason is prompt_too_long.
+    If a prompt leaves no room in the engine's context, its responses are empty; their finish_reason is prompt_too_long.
 
     Args:
         encoded: token ids of each prompt.

@@ -1,4 +1,4 @@
-"""draw: decides in SQL, from a pinned snapshot, which rollouts each update of a pass trains on; writes each down."""
+"""draw: decides in SQL, from a pinned snapshot, which rollouts each update of a pass trains on, and records each draw."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from schemas import UserError
 
 
 def draw(run: Run, iteration: int) -> None:
-    """Writes the draws of an iteration's pass: of `iterate` from its own run, of `retrain` from what it was told to."""
+    """Writes the draws of an iteration's pass: in `iterate` from its own run, in `retrain` as the recipe says."""
 
     def plan() -> Iterator[Shard]:
         yield Shard("draws", ("draws",), lambda: {"draws": drawn(run, iteration)})
@@ -21,10 +21,10 @@ def draw(run: Run, iteration: int) -> None:
 
 
 def drawn(run: Run, iteration: int) -> pa.Table:
-    """The draws of an iteration's pass, the same rows whenever it is asked.
+    """The draws of an iteration's pass; every call returns the same rows.
 
     Raises:
-        UserError: nothing is scored yet, or nothing can be trained on, or see `draws.draw`.
+        UserError: nothing is scored yet, or nothing can be trained on; also see `draws.draw`.
     """
     snapshot_id = run.snapshot_id(iteration)
     if snapshot_id is None:

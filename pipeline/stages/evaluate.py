@@ -1,6 +1,6 @@
 """evaluate: a policy answers benchmarks, each question once greedily and k times sampled.
 
-What these come to is the view `scores`.
+The view `scores` has the results.
 """
 
 import json
@@ -27,13 +27,13 @@ from pipeline.stages.score import verdicts
 from pipeline.verifiers import IMPORTED, verifier
 from schemas import digest
 
-# The settings that decide what a policy answers and who judges that.
+# The sections of settings that decide a policy's answers and their verdicts.
 SECTIONS = ("prompts", "generate", "score", "evaluate")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Who answers what, and how."""
+    """Which policy answers which benchmark, at which temperature."""
 
     policy_id: str
     benchmark: EvaluationSet
@@ -49,7 +49,7 @@ class Asked:
 
 
 def evaluate(run: Run, iteration: int) -> None:
-    """Evaluates the policy an iteration ended with, if its turn has come."""
+    """Evaluates the policy an iteration ended with, if the settings say so for this iteration."""
     settings, last = run.config.evaluate, run.config.iterations
     every = settings.sampled_every_iterations
     is_sampled = iteration in (0, last) or (every > 0 and iteration % every == 0)
@@ -60,14 +60,14 @@ def evaluate(run: Run, iteration: int) -> None:
             title = f"evaluate, iteration {iteration}"
             yield from shards(run.store, run.config, run.processes, run.policy_id(iteration), n_sampled, title)
 
-    with run.store.lock(f"evaluate-{run.policy_id(iteration)}"):  # `reval evaluate` may be at the same policy
+    with run.store.lock(f"evaluate-{run.policy_id(iteration)}"):  # `reval evaluate` may evaluate the same policy
         materialise(run.store, run.run_id, iteration, "evaluate", plan)
 
 
 def evaluated_as(store: Store, policy_id: str) -> dict[str, Any]:
-    """How the run that made a policy evaluates it: settings by dotted name. Empty: no run made it.
+    """The settings, by dotted name, with which the run that made a policy evaluates it. Empty: no run made it.
 
-    Without these, other questions or limits would make another benchmark of the same policy.
+    With other questions or limits, an evaluation of the same policy would be another benchmark.
     """
     found = db.query(store, "evaluated_as", policy_id=policy_id)["config"].to_pylist()
     if not found:
@@ -99,7 +99,7 @@ def evaluate_policy(store: Store, config: Config, processes: Processes, policy_i
 def shards(
     store: Store, config: Config, processes: Processes, policy_id: str, n_sampled: int, title: str
 ) -> Iterator[Shard]:
-    """The answers a policy still owes: one greedy to each held-out prompt, `n_sampled` at generation's temperature."""
+    """The missing answers of a policy: one greedy to each held-out prompt, `n_sampled` at generate.temperature."""
     wanted = [(0.0, 1), (config.generate.temperature, n_sampled)][: 2 if n_sampled else 1]
     most = config.evaluate.max_prompts
     for benchmark in prompts.evaluation_sets(store, config):
@@ -121,9 +121,9 @@ def shards(
 
 
 def _parts(work: pa.Table, n_samples: int, most_answers: int) -> Iterator[tuple[pa.Table, int]]:
-    """Prompts that have as many answers already, with how many that is, at most so many new answers at a time.
+    """Groups of prompts that have the same number of answers, with that number; at most `most_answers` new answers each.
 
-    Mostly all or none have; a larger k than last time adds the answers that are missing.
+    Usually all prompts have the same number. If k is larger than last time, only the missing answers are added.
     """
     for n_answered in sorted(set(work["n_answered"].to_pylist())):
         alike = work.filter(pc.field("n_answered") == n_answered)
@@ -141,7 +141,7 @@ def _answers(
     samples: tuple[int, int],
     title: str,
 ) -> Mapping[str, pa.Table]:
-    """Answers number samples[0] to samples[1] - 1 of each prompt of `work`, judged.
+    """Generates and judges the answers samples[0] to samples[1] - 1 to each prompt of `work`.
 
     Raises:
         WrongWeights: the engine does not run the policy; nothing is kept.
@@ -150,7 +150,7 @@ def _answers(
     location = policy_location(store, asked.policy_id)
     seed = int(digest("evaluate", config.seed, asked.policy_id, first)[:7], 16)
     sampling = Sampling(n_samples, asked.temperature, config.generate.max_response_tokens, seed)
-    # A prompt that does not fit is a question not answered, not a question less.
+    # A prompt that does not fit still counts as a question, without an answer.
     rows = answer(processes, config, location, work["problem"].to_pylist(), sampling, title, tokenizer=location).rows
     questions = work.take(rows["prompt_index"]).select(["prompt_id", "gold_answer"])
     columns = {

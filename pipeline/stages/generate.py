@@ -1,4 +1,4 @@
-"""generate: an engine answers the iteration's prompts with its policy; makes trajectories and responses."""
+"""generate: an engine answers the iteration's prompts with the policy; this makes trajectories and responses."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -15,7 +15,7 @@ from schemas import UserError, digest
 from schemas.enums import FinishReason
 
 TABLES = ("responses", "trajectories")
-# What responses has beside a rollout's id.
+# The columns of responses, without the rollout's id.
 WIDE = ["prompt_token_ids", "response_token_ids", "behaviour_logprobs", "response_text"]
 
 
@@ -76,10 +76,10 @@ def _shard(run: Run, chosen: pa.Table, names: dict[str, Any], *, seed: int, chec
 def rollouts(
     prompt_ids: Sequence[str], given: Answers, names: Mapping[str, Any], settings: Generate, seed: int
 ) -> pa.Table:
-    """A row for each answer: the columns of trajectories, and those of responses beside.
+    """A row for each answer, with the columns of trajectories and of responses.
 
     Args:
-        prompt_ids: of the problems that were answered, in their order.
+        prompt_ids: ids of the answered problems, in order.
         names: policy_id, run_id and iteration, the same for every row.
     """
     rows: list[dict[str, Any]] = []

@@ -19,10 +19,10 @@ from schemas import digest
 
 
 def reference(run: Run, iteration: int) -> None:
-    """Computes what the iteration's draws lack under its reference; a reset is a new reference and lacks everything.
+    """Computes the missing reference sums of the iteration's draws. After a reset all are missing.
 
-    Sums in another precision are other numbers, and are lacking too. Where each row has a reference of its own, the
-    policy that generated it, every rollout is seen once, as soon as it is there.
+    Sums in another precision are different numbers and count as missing too. If each row has its own reference, the
+    policy that generated it, the sums of every rollout are computed once, in the iteration that generates it.
     """
     pass_id, reference_id = run.policy_id(iteration), run.reference_id(iteration)
     precision = run.config.train.precision
@@ -47,8 +47,8 @@ def reference(run: Run, iteration: int) -> None:
     with ExitStack() as stack:
         for name in (
             [reference_id] if reference_id else _named(lacking())
-        ):  # in order: two that wait never do for each other
-            stack.enter_context(run.store.lock(f"reference-{name}"))  # other runs may stand on it and draw the same rows
+        ):  # always in this order, so that two processes never wait for each other
+            stack.enter_context(run.store.lock(f"reference-{name}"))  # other runs may have the same reference and rows
         materialise(run.store, run.run_id, iteration, "reference", plan)
 
 
@@ -59,7 +59,7 @@ def _named(work: pa.Table) -> list[str]:
 def sums(
     trainer: Team, store: Store, reference_id: str, work: pa.Table, precision: str, runtime: Runtime, title: str
 ) -> pa.Table:
-    """Rows of references for rows of trajectory_id, all columns but pass_id."""
+    """Rows of references for rows of trajectory_id: all columns except pass_id."""
     with bar(title) as progress:
         _, scores = trainer.call(
             "forward",

@@ -1,6 +1,6 @@
 """score: judges the trajectories that have no verdict yet. One query finds them with their gold answers.
 
-What decides a verdict is the gold answer and what was read from a response, so each such pair is judged once a batch.
+A verdict depends only on the gold answer and the answer read from the response; each such pair is judged once per shard.
 """
 
 import time
@@ -26,7 +26,7 @@ from pipeline.verifiers import REWARDS, Judgement, Verifier, verifier
 from schemas import digest
 from schemas.enums import Verdict
 
-# Rollouts judged between two commits: what a crash can cost.
+# Rollouts judged between two commits; a crash can lose so many.
 SHARD_ROLLOUTS = 4096
 VERDICTS = pa.schema(
     [("verdict", pa.string()), ("reward", pa.float64()), ("extracted_answer", pa.string()), ("seconds", pa.float64())]
@@ -34,7 +34,7 @@ VERDICTS = pa.schema(
 
 
 def score(run: Run, iteration: int) -> None:
-    """Judges all of the run's rollouts that its verifier, as it is now, has not judged."""
+    """Judges all of the run's rollouts that the current version of its verifier has not judged."""
     judge = verifier(run.config.score.verifier)
 
     def plan() -> Iterator[Shard]:
@@ -48,13 +48,13 @@ def score(run: Run, iteration: int) -> None:
 def rescore(
     store: Store, processes: Processes, judge: Verifier, versions: Versions, wanted: pa.Table
 ) -> tuple[int, float]:
-    """Judges rollouts of whatever run or import, as they were at `versions`, that this verifier has not judged.
+    """Judges the wanted rollouts, of any run or import, at the state `versions`, that this verifier has not judged.
 
     Args:
         wanted: rows of trajectory_id.
 
     Returns:
-        how many were judged, and the seconds that took.
+        how many were judged, and how many seconds it took.
     """
     began = time.perf_counter()
     with alone(store, judge):
@@ -71,7 +71,7 @@ def rescore(
 
 @contextmanager
 def alone(store: Store, judge: Verifier) -> Iterator[None]:
-    """Keeps two processes from judging the same rollouts by the same verifier, which would be rows twice."""
+    """A lock: two processes must not judge the same rollouts by the same verifier, or there would be duplicate rows."""
     name = f"verdicts-{digest(judge.verifier_id)[:12]}"
     with ExitStack() as stack:
         try:
@@ -83,7 +83,7 @@ def alone(store: Store, judge: Verifier) -> Iterator[None]:
 
 
 def shards(store: Store, processes: Processes, judge: Verifier, work: pa.Table, title: str) -> Iterator[Shard]:
-    """The verdicts of rows of trajectory_id, iteration and gold_answer, in parts that commit one by one."""
+    """The verdicts of rows of trajectory_id, iteration and gold_answer, in parts that are committed one by one."""
     with bar(title) as progress:
         for start in range(0, len(work), SHARD_ROLLOUTS):
             part = work.slice(start, SHARD_ROLLOUTS)
@@ -130,7 +130,7 @@ def verdicts(
 
     Returns:
         verdict, reward (null: no judgement), extracted_answer (null: none was read) and seconds (0: the same answer was
-        judged beside it), in the same order.
+        already judged in this call), in the same order.
     """
     places: dict[tuple[str, str | None], list[int]] = {}
     for place, (gold_answer, response) in enumerate(zip(gold_answers, responses, strict=True)):

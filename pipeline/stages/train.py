@@ -21,7 +21,7 @@ from reval.settings import Settings
 from reval.weights import tokenizer_digest
 from schemas import UserError
 
-# What of a pass's record the trainer says.
+# The columns of a pass's record that come from the trainer.
 RESULT = ("batching", "n_updates", "n_draws", "n_tokens", "loss", "grad_norm", "seconds")
 
 
@@ -69,12 +69,12 @@ def train(run: Run, iteration: int) -> None:
 
 
 def run_pass(run: Run, iteration: int, folder: Path, weights: Path, moments: Path) -> dict[str, Any]:
-    """Has the trainer run an iteration's pass in `folder`, from rows alone: its draws, their tokens, their references.
+    """Lets the trainer run an iteration's pass in `folder`, from rows alone: its draws, their tokens, their references.
 
-    A pass that was begun there, by this or by whoever ran `accelerate launch -m reval.trainer` on the folder, goes on.
+    A pass that was begun in the folder, here or by `accelerate launch -m reval.trainer`, is continued.
 
     Returns:
-        what the trainer says of it; `updates.parquet` and `steps.parquet` stay in the folder.
+        the trainer's `result.json`; `updates.parquet` and `steps.parquet` stay in the folder.
     """
     prepare(run, iteration, folder, weights, moments)
     with bar(f"train, iteration {iteration}") as progress:
@@ -84,10 +84,10 @@ def run_pass(run: Run, iteration: int, folder: Path, weights: Path, moments: Pat
 
 
 def prepare(run: Run, iteration: int, folder: Path, weights: Path, moments: Path) -> None:
-    """Writes what the trainer needs of an iteration's pass into `folder` (reval/rollouts.py says what that is).
+    """Writes the files that the trainer needs for an iteration's pass into `folder` (reval/rollouts.py lists them).
 
     Raises:
-        UserError: the objective wants something that the drawn rollouts or the run do not have.
+        UserError: the objective needs something that the drawn rollouts or the run do not have.
     """
     pass_id, parent_id = run.policy_id(iteration), run.policy_id(iteration - 1)
     settings, runtime = run.config.train, run.config.runtime
@@ -105,13 +105,13 @@ def prepare(run: Run, iteration: int, folder: Path, weights: Path, moments: Path
     stands_on = run.base_policy_id if settings.lora_rank else parent_id
 
     def there(path: str | Path) -> str:
-        """A path from the folder, so that both can be moved together; a hub's name as it is."""
+        """A path relative to the folder, so that both can be moved together; a hub name is not changed."""
         return os.path.relpath(path, folder) if Path(path).exists() or Path(path).is_absolute() else str(path)
 
     declared = {field.name: getattr(section, field.name) for section in (settings, runtime) for field in fields(section)}
     written = Settings(
         policy=there(run.location(stands_on)),
-        # The moments go with the run: another run's, or a base policy's, are none of its own.
+        # A run continues only with its own moments, never with those of another run or of its base policy.
         optimizer=there(_moments(run, parent_id)) if iteration > 1 else None,
         policy_out=there(weights),
         optimizer_out=there(moments),
@@ -123,10 +123,10 @@ def prepare(run: Run, iteration: int, folder: Path, weights: Path, moments: Path
 
 
 def _moments(run: Run, policy_id: str) -> str:
-    """Where the optimizer's state of a policy of the run lies.
+    """The path of the optimizer's state of a policy of the run.
 
     Raises:
-        UserError: it is gone, or was pruned.
+        UserError: it is missing, or was pruned.
     """
     address = run.store.layout.relative(run.store.layout.optimizer(policy_id))
     if (rule := run.store.pruned(address)) is not None:

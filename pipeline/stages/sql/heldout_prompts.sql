@@ -1,6 +1,6 @@
 -- Inputs: source, max_prompts, policy_id, benchmark, temperature, n_samples. One row per held-out prompt, of the first
--- max_prompts by id (null: of all), that the policy has not answered n_samples times yet, with how often it has, by that
--- and by id.
+-- max_prompts by id (null: of all), that the policy has answered fewer than n_samples times, with its number of answers.
+-- Ordered by this number and by id.
 WITH benchmark AS (
     SELECT prompt_id, problem, gold_answer
     FROM prompts

@@ -1,6 +1,7 @@
--- Inputs: pass_id, reference_id (null: of each row the policy that generated it), precision, run_id, iteration. One row per
--- trajectory the pass draws whose reference has not seen it yet in that precision, with the reference, by it and by id. Where
--- rows have references of their own the iteration's new rollouts come too, drawn or not: the policy that made them is here now.
+-- Inputs: pass_id, reference_id (null: for each row the policy that generated it), precision, run_id, iteration. One row per
+-- trajectory the pass draws that has no sums of its reference in that precision yet, with the reference. Ordered by reference
+-- and id. If each row has its own reference, the iteration's new rollouts are included, drawn or not, because the policy that
+-- generated them is still here.
 WITH wanted AS (
     SELECT trajectory_id FROM draws WHERE pass_id = $pass_id
     UNION
