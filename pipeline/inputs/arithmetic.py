@@ -1,14 +1,14 @@
 r"""The built-in default: two-digit sums and differences, and a small model that solves two in five of them.
 
 Problems are all (a ± b) with two-digit a and b, split by a keyed digest. The model is an ordinary Qwen2 in an ordinary
-Hugging Face folder with a character tokenizer, pre-trained on worked examples, all of them right, of two ways to answer:
+Hugging Face folder with a character tokenizer. It is pre-trained on examples of two ways to answer, all of them right:
 
     37+85= \boxed{122}            at once
     37+85= 12 11 \boxed{122}      units, then tens, without carrying; the answer is 10 · tens + units
 
-It sees mostly the second first and mostly the first last, so it answers at once and is right two times in five, while
-one sample in four works it out and is right more often. What reinforcement has to find is that working it out pays.
-Everything follows from the seeds: on one machine the same weights, bit for bit.
+Pre-training shows mostly the second way at the beginning and mostly the first way at the end. So the greedy answer is at
+once, and right two times in five; one sample in four works the answer out, and is right more often. Reinforcement has to
+find that working it out is better. On one machine the same seeds give the same weights, bit for bit.
 """
 
 import shutil
@@ -19,7 +19,7 @@ from typing import Any
 from schemas import digest
 from schemas.enums import Batching, Split
 
-# What recipes call the questions and the base policy that are made here; all others come from outside.
+# The name in recipes of the questions and the base policy that are made here. All others come from outside.
 EMBEDDED = "arithmetic"
 N_HELDOUT = 400
 CHARACTERS = "0123456789+-=\\{} boxed"
@@ -53,7 +53,7 @@ def problems(seed: int) -> list[tuple[str, str, Split]]:
 
 
 def answers(problem: str) -> tuple[str, str]:
-    r"""The two right answers as the model is taught to write them.
+    r"""The two right answers in the form that the model learns.
 
     >>> answers("37-85=")
     (' \\boxed{-48}', ' 2 -5 \\boxed{-48}')
@@ -70,13 +70,13 @@ def pretrain(
 ) -> dict[str, Any]:
     """Trains the base policy into `folder`, which appears whole or not at all.
 
-    Stops at the first check at which it solves `target_accuracy` of some training problems greedily and at once.
+    Stops at the first check at which it solves `target_accuracy` of some training problems, greedily and mostly at once.
 
     Returns:
         accuracy on the held-out problems, steps, and n_parameters.
 
     Raises:
-        RuntimeError: MAX_STEPS went by without reaching it.
+        RuntimeError: the target was not reached in MAX_STEPS steps.
     """
     import torch
 
@@ -132,13 +132,13 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def greedy(model: Any, examples: Sequence[Example]) -> tuple[float, float]:
-    """What greedy decoding would come to, without decoding.
+    """The accuracy of greedy decoding, computed without decoding.
 
-    It reproduces a response if and only if each token is the most likely one after those before it, so one forward pass
-    a way tells.
+    Greedy decoding gives a response exactly if each of its tokens is the most likely one after those before it. So one
+    forward pass for each way to answer is enough.
 
     Returns:
-        the share of problems it would answer with one of their two right answers, and the share it would work out.
+        the share of problems that get one of their two right answers, and the share that is worked out.
     """
     import torch
 
@@ -160,7 +160,7 @@ def greedy(model: Any, examples: Sequence[Example]) -> tuple[float, float]:
 
 
 def make_tokenizer() -> Any:
-    """One token a character, and <pad>, <eos>, <unk>."""
+    """One token per character, and <pad>, <eos>, <unk>."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -18,7 +18,7 @@ from schemas import UserError, digest
 
 
 def base_folder(config: Config) -> Path | None:
-    """The folder of the recipe's base policy; None: it is made here.
+    """The folder of the recipe's base policy; None: it is the built-in one, which is made here.
 
     Raises:
         UserError: see `find_base`.
@@ -27,12 +27,12 @@ def base_folder(config: Config) -> Path | None:
 
 
 def base_policy(store: Store, config: Config, folder: Path | None, trainer: Callable[[], Team]) -> str:
-    """The id of the recipe's base policy, which lies in its `base_folder`; adds it to the archive if it is not there."""
+    """The id of the recipe's base policy, whose `base_folder` is given; adds it to the archive if it is missing."""
     return _embedded(store, config, trainer) if folder is None else external(store, folder, config.policy.base)
 
 
 def known_base(store: Store, config: Config, folder: Path | None) -> str | None:
-    """The id of the recipe's base policy, which lies in its `base_folder`; None: the archive does not have it."""
+    """The id of the recipe's base policy, whose `base_folder` is given; None: the archive does not have it."""
     if folder is None:
         policy_id = _embedded_id(config)
         return policy_id if store.committed(policy_id, "policies") else None
@@ -62,7 +62,7 @@ def _embedded(store: Store, config: Config, trainer: Callable[[], Team]) -> str:
 
 
 def _how(config: Config) -> dict[str, Any]:
-    """What decides the embedded policy's weights."""
+    """The settings that decide the weights of the built-in policy."""
     return {
         "problems_seed": config.prompts.seed,
         "seed": config.policy.seed,
@@ -75,10 +75,10 @@ def _embedded_id(config: Config) -> str:
 
 
 def find_base(base: str, asked: str = "policy.base") -> Path:
-    """The folder of a user's own policy, fetched from the hub if it is a hub's name; `asked` says in messages what it is.
+    """The folder of a user's own policy, downloaded if `base` is a hub name. `asked` names the setting in error messages.
 
     Raises:
-        UserError: it is neither a folder with a model in it, nor a name the hub knows.
+        UserError: `base` is neither a folder with a model in it, nor a name on the hub.
     """
     folder = Path(base).expanduser()
     if not folder.is_dir():
@@ -96,10 +96,10 @@ def find_base(base: str, asked: str = "policy.base") -> Path:
 
 
 def external(store: Store, folder: Path, base: str) -> str:
-    """The id of a user's own policy; adds it to the archive if it is not there. It stays where it is.
+    """The id of a user's own policy; adds it to the archive if it is missing. Its folder is not copied.
 
     Args:
-        base: what the user calls it, a folder or a hub's name; its last part is in the id, and a digest of the weights.
+        base: the user's name for it, a folder or a hub name. The id is made of its last part and a digest of the weights.
     """
     weights = weights_digest(folder)
     stem = re.sub(r"[^a-z0-9._-]+", "-", Path(base).name.lower()).strip("-.") or "policy"
@@ -109,7 +109,7 @@ def external(store: Store, folder: Path, base: str) -> str:
 
 
 def _record(store: Store, policy_id: str, folder: Path) -> None:
-    """Adds the policy's row and the snapshot that shows it, as far as they are not there."""
+    """Adds the policy's row and the snapshot with it, if they are missing."""
     if not store.recover(policy_id, ("policies",)):
         store.write(policy_id, {"policies": _row(store, policy_id, folder)})
     store.snapshot(f"{policy_id}/snapshot", "init")
@@ -132,10 +132,10 @@ def _row(store: Store, policy_id: str, folder: Path) -> pa.Table:
 
 
 def policy_location(store: Store, policy_id: str) -> str:
-    """Where a policy's weights lie.
+    """The folder of a policy's weights.
 
     Raises:
-        UserError: the archive has no such policy, or its weights were pruned, or its folder is gone.
+        UserError: the archive has no such policy, or its weights were pruned, or its folder is missing.
     """
     folder = store.weights(address(store, policy_id))
     if not folder.is_dir():
@@ -146,7 +146,7 @@ def policy_location(store: Store, policy_id: str) -> str:
 
 
 def address(store: Store, policy_id: str) -> str:
-    """Where a policy's row says that its weights are.
+    """The location of a policy's weights, from its row.
 
     Raises:
         UserError: the archive has no such policy, or its weights were pruned.

@@ -17,15 +17,16 @@ from pipeline.verifiers import IMPORTED
 from schemas import UserError, digest
 from schemas.enums import Split
 
-# Verifiers whose evaluations are named as they were when there was no other; labels judge no answer to a benchmark.
+# Evaluations by these verifiers are named without the verifier, as when `math` was the only one. Labels cannot judge a
+# new answer to a benchmark.
 USUAL = ("math", IMPORTED)
-# Who judges answers to a benchmark whose gold answers are all letters, where the recipe names none but the usual one.
+# The verifier of a benchmark whose gold answers are all letters, if the recipe's verifier is one of USUAL.
 LETTERED = "multiple_choice"
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """The held-out questions of a source, who judges answers to them, and what `evaluations` calls the two together."""
+    """The held-out questions of a source, the verifier of their answers, and the name of both in `evaluations`."""
 
     source: str
     verifier: str
@@ -33,7 +34,7 @@ class EvaluationSet:
 
 
 def source(config: Config) -> str:
-    """The name of a recipe's questions in the archive. Arithmetic of another seed is split otherwise: another source."""
+    """The name of a recipe's questions in the archive. Arithmetic with another seed has another split: another source."""
     name, seed = config.prompts.source, config.prompts.seed
     return f"{name}-{seed}" if seed and name == EMBEDDED else name
 
@@ -44,7 +45,8 @@ def prompt_row(
     """A row of prompts. Its id is a digest: the same question of a source has the same id in every archive.
 
     Args:
-        import_id: the import that brings it, and `line` its place in the file; None: the question is made here.
+        import_id: the import that brought it; None: the question is made here.
+        line: its line in the imported file; None: the question is made here.
     """
     return {
         "prompt_id": digest("prompt", source, problem, gold_answer),
@@ -58,7 +60,7 @@ def prompt_row(
 
 
 def evaluation_sets(store: Store, config: Config) -> list[EvaluationSet]:
-    """What a recipe's policies are evaluated on."""
+    """The evaluation sets of a recipe's policies."""
     usual = config.score.verifier
     if not config.evaluate.benchmarks:
         return [EvaluationSet(source(config), usual, _named(config, source(config), usual))]
@@ -68,7 +70,7 @@ def evaluation_sets(store: Store, config: Config) -> list[EvaluationSet]:
 
 
 def _named(config: Config, source: str, judge: str) -> str:
-    """The name of an evaluation: its held-out questions and whatever else decides an answer to them."""
+    """The name of an evaluation: its held-out questions, and a digest of everything else that decides an answer."""
     how: tuple[Any, ...] = (config.prompts.template, config.generate.max_response_tokens, config.evaluate.max_prompts)
     if judge not in USUAL:
         how = (*how, judge)
@@ -76,13 +78,13 @@ def _named(config: Config, source: str, judge: str) -> str:
 
 
 def check(store: Store | None, config: Config, flow: str, coming: Collection[str] = ()) -> None:
-    """Finds out whether the questions that a flow asks are to be had; store None is an archive that is not there yet.
+    """Checks that the questions of a flow are available; with store None the archive does not exist yet.
 
     Args:
-        coming: sources that will be there.
+        coming: sources that will be imported.
 
     Raises:
-        UserError: they are not made here, and no import brought them.
+        UserError: they are not made here, and were not imported.
     """
     found = db.query(store, "prompt_sources").to_pylist() if store else []
     there = ", ".join(row["source"] for row in found)
@@ -100,7 +102,7 @@ def check(store: Store | None, config: Config, flow: str, coming: Collection[str
 
 
 def ensure(store: Store, config: Config) -> None:
-    """Adds a recipe's questions to the archive if they are not there.
+    """Adds a recipe's questions to the archive if they are missing.
 
     Raises:
         UserError: see `check`.
@@ -112,7 +114,7 @@ def ensure(store: Store, config: Config) -> None:
     shard = f"prompts/{name}"
     if not store.recover(shard, ("prompts",)):
         rows = _rows(name, config)
-        there = db.query(store, "known_prompts", source=name)["prompt_id"]  # of rollouts of another archive
+        there = db.query(store, "known_prompts", source=name)["prompt_id"]  # they came with imported rollouts
         store.write(shard, {"prompts": rows.filter(pc.invert(pc.is_in(rows["prompt_id"], there.combine_chunks())))})
     store.snapshot(f"{shard}/snapshot", "prompts")
 
@@ -125,7 +127,7 @@ def _rows(name: str, config: Config) -> pa.Table:
 
 @cache
 def tokenizer(location: str) -> Any:
-    """The tokenizer of a policy's folder; policies of a run share it, so callers pass the base policy's."""
+    """The tokenizer of a policy's folder. Policies of a run share it, so callers pass the base policy's folder."""
     from transformers import AutoTokenizer
 
     try:
@@ -135,9 +137,9 @@ def tokenizer(location: str) -> Any:
 
 
 def encode(location: str, settings: Prompts, problems: list[str]) -> list[list[int]]:
-    """Token ids of each problem in its prompt, special tokens as the template writes them and no others."""
+    """Token ids of each problem in its prompt. Special tokens are only those that the template contains."""
     texts = [settings.template.replace("{problem}", problem) for problem in problems]
-    # Without `verbose=False` it warns of long ones, whose fate is the caller's.
+    # Without `verbose=False` it warns of long prompts; the caller handles those.
     ids: list[list[int]] = tokenizer(location)(texts, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 

@@ -1,4 +1,4 @@
--- No inputs. One row per source whose held-out questions all have a letter from A to D for their gold answer. By source.
+-- No inputs. One row per source whose held-out questions all have a letter from A to D as gold answer. Ordered by source.
 SELECT source
 FROM prompts
 WHERE split = 'heldout'
