@@ -17,12 +17,12 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-# As a person types them, as a list on a command line, or as Prefect's form gives them.
+# One line of text, a list of lines from a command line, or a mapping from Prefect's form.
 Overrides = dict[str, Any] | list[str] | str
 
-# What retraining draws from unless it is told otherwise. Anybody's rollouts, whose policies may not be here to refer to.
+# Defaults of a retraining. Policies of its rollouts may be missing in the archive, so they cannot be the reference.
 RETRAIN = {"replay.window_trajectories": "all", "replay.if_short": "refuse", "train.reference": "reset"}
-# How a policy that no run here made is asked a benchmark's questions, unless told otherwise: as the paper's are.
+# Defaults for evaluating a policy that no run here made. They are the paper's.
 BENCHMARK = {
     "prompts.template": "{problem} Let's think step by step and output the final answer within \\boxed{}.",
     "generate.temperature": 1.0,
@@ -43,11 +43,11 @@ def load(
 
     Args:
         overrides: `section.key=value` or a mapping of dotted names to values, on top of the recipe.
-        iterations: on top of everything; None leaves the recipe's.
-        defaults: like overrides, under them.
+        iterations: set after everything else; None: as the recipe and the overrides say.
+        defaults: like overrides, but overrides go before them.
 
     Raises:
-        UserError: there is no recipe of that name (the nearest is given), or a setting is wrong.
+        UserError: there is no recipe of that name (the message suggests the nearest), or a setting is wrong.
     """
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
@@ -58,7 +58,7 @@ def load(
 
 
 def _pairs(overrides: Overrides | Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values, of lines or of a mapping that may be nested."""
+    """Dotted names and values, from lines or from a mapping that may be nested."""
     if not isinstance(overrides, Mapping):
         for line in [overrides] if isinstance(overrides, str) else overrides:
             yield toml.parse(line)

@@ -1,8 +1,8 @@
 """All settings of a run, with types, defaults and meanings; reval/settings.py has the trainer's. Imports no torch.
 
 Every section except `runtime` and `keep` decides which rows a run makes, and is recorded with the run. `runtime` says
-where and how fast it runs; another engine or batch size samples other tokens of the same distribution, and every rollout
-says which engine made it. `keep` says which weights stay on disk.
+where and how fast it runs; another engine or batch size samples other tokens of the same distribution, and the engine is
+recorded for every rollout. `keep` says which weights stay on disk.
 """
 
 import ast
@@ -233,7 +233,7 @@ class Retrain(Section):
 class Train(Section, Algorithm):
     """The loss and the optimizer."""
 
-    # A pass has one value of it; a recipe says how that changes.
+    # A pass has one learning rate; a recipe can change it from iteration to iteration.
     learning_rate: Schedule = Algorithm.learning_rate  # type: ignore[assignment]
     """Learning rate of AdamW: one number, or a schedule over iterations."""
     baseline: Literal["group_mean", "half_mean", "raw"] = "group_mean"
@@ -322,7 +322,7 @@ class Config(Section):
     runtime: Runtime = Runtime()
 
     def record(self) -> dict[str, Any]:
-        """What decides the rows: all settings but `runtime` and `keep`, and not how long the run goes on."""
+        """The settings that decide the rows: all except `runtime`, `keep` and the number of iterations."""
         return self.model_dump(exclude={"runtime", "keep", "iterations", "recipe"})
 
     def record_json(self) -> str:
@@ -330,7 +330,7 @@ class Config(Section):
 
 
 def recorded(recipe: str, record: str) -> Config:
-    """The settings of a run from its record; those that do not decide rows are at their defaults."""
+    """The settings of a run from its record; settings that do not decide rows have their defaults."""
     return Config(recipe=recipe, **json.loads(record))
 
 

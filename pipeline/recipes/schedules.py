@@ -45,7 +45,7 @@ class Steps(BaseModel):
 
 
 def _explained(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    """What is wrong with a schedule, in one sentence: pydantic would say it once for every form."""
+    """Checks a schedule and reports an error in one sentence; pydantic would report one for every form."""
     try:
         schedule = handler(value)
     except ValidationError:
@@ -73,12 +73,12 @@ def _values(schedule: Any) -> list[float]:
 
 
 def positive(schedule: float | list[float] | Ramp | Steps) -> bool:
-    """Whether every value it is made of is above 0."""
+    """Whether every value of the schedule is above 0."""
     return min(_values(schedule)) > 0
 
 
 def at(schedule: float | list[float] | Ramp | Steps, iteration: int) -> float:
-    """The value at an iteration, from 1."""
+    """The value at an iteration; the first is 1."""
     if isinstance(schedule, Ramp):
         done = min(1.0, (iteration - 1) / (schedule.iterations - 1))
         if schedule.kind == "cosine":
@@ -92,7 +92,7 @@ def at(schedule: float | list[float] | Ramp | Steps, iteration: int) -> float:
 
 
 def n_iterations(schedule: float | list[float] | Ramp | Steps) -> int:
-    """The first iteration from which the value stays as it is."""
+    """The iteration from which on the value does not change."""
     if isinstance(schedule, Ramp):
         return schedule.iterations
     if isinstance(schedule, Steps):
@@ -101,7 +101,7 @@ def n_iterations(schedule: float | list[float] | Ramp | Steps) -> int:
 
 
 def check_shares(shares: dict[str, Any], known: tuple[str, ...]) -> str | None:
-    """What is wrong with the shares of an update; None: nothing."""
+    """The error in the shares of an update; None: there is none."""
     for name in shares:
         if name not in known:
             return f"unknown rule {name!r}; " + did_you_mean(name, known, f"known: {', '.join(known)}")
@@ -119,7 +119,7 @@ def check_shares(shares: dict[str, Any], known: tuple[str, ...]) -> str | None:
 
 
 def rows(shares: dict[str, Any], iteration: int, n: int) -> dict[str, int]:
-    """The shares of an update of `n` rows as whole rows that sum to `n`: each exact but for rounding, largest first."""
+    """The shares of an update as whole numbers of rows that sum to `n`; the largest remainders are rounded up."""
     values = {name: at(schedule, iteration) for name, schedule in shares.items() if schedule != REST}
     exact = {name: n * values.get(name, 1 - math.fsum(values.values())) for name in shares}
     found = {name: math.floor(part + 1e-9) for name, part in exact.items()}

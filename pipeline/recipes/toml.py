@@ -1,4 +1,4 @@
-"""A recipe's TOML and overrides on top, read into a `Config`; a mistake is one line that names the way out."""
+"""Reads a recipe's TOML with overrides into a `Config`; an error is one line that says how to fix it."""
 
 import difflib
 import tomllib
@@ -13,10 +13,10 @@ from schemas import UserError
 
 
 def load(recipe: Path, overrides: Iterable[tuple[str, Any]] = ()) -> Config:
-    """The settings of a recipe file with overrides on top: dotted names and their values.
+    """The settings of a recipe file, with overrides: dotted names and their values.
 
     Raises:
-        UserError: the file is not TOML, a key is unknown (the nearest valid name is given), or a value is out of range.
+        UserError: the file is not TOML, a key is unknown (the message suggests the nearest), or a value is out of range.
     """
     try:
         tree: dict[str, Any] = tomllib.loads(recipe.read_text())
@@ -42,7 +42,7 @@ def parse(line: str) -> tuple[str, Any]:
     """`section.key=value` as a dotted name and a value, written as in TOML; a bare word is text.
 
     Raises:
-        UserError: there is no `=` in it.
+        UserError: the line has no `=`.
     """
     dotted, equals, text = line.partition("=")
     if not equals:
@@ -54,7 +54,7 @@ def parse(line: str) -> tuple[str, Any]:
 
 
 def _explain(error: ValidationError, where: str) -> str:
-    """The first thing wrong, in one line, with the way out."""
+    """The first error in one line, with a way to fix it."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"] if part in _names(first["loc"])]
     dotted = ".".join(path)
@@ -70,7 +70,7 @@ def _explain(error: ValidationError, where: str) -> str:
 
 
 def _names(loc: tuple[int | str, ...]) -> list[int | str]:
-    """The parts of a pydantic location that are settings; behind a leaf it names the branch of a union it tried."""
+    """The parts of a pydantic location that are settings. After the last setting it has the branch of a union."""
     names: list[int | str] = []
     fields: Any = Config.model_fields
     for part in loc:

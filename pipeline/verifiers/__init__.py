@@ -1,6 +1,6 @@
 """Verifiers judge responses; each is one short file, chosen by name. A verifier first reads the answer out of a
 response, and then compares it with the gold answer. The comparison may hang or crash, so it runs in a child process
-that can be killed. What a verdict is worth is decided later, by `[reward]` in the recipe.
+that can be killed. The reward of a verdict is decided later, by `[reward]` in the recipe.
 """
 
 import re
@@ -13,9 +13,10 @@ from typing import NamedTuple
 from schemas import UserError, did_you_mean
 from schemas.enums import Verdict
 
-# Labels that came with a file: no judge of ours.
+# The name for labels that came with an imported file; no verifier here made them.
 IMPORTED = "imported"
-# What a verdict is worth where no recipe says otherwise. No judgement, no reward: a check that timed out is not wrong.
+# The reward of a verdict, unless the recipe sets another. Without a judgement there is no reward: a check that timed out
+# does not show that the answer is wrong.
 REWARDS: dict[Verdict, float | None] = {
     Verdict.CORRECT: 1.0,
     Verdict.WRONG: 0.0,
@@ -29,10 +30,10 @@ _SPEC = re.compile(r"([^:@]*)(?::([^@]*))?(?:@(.*))?", re.DOTALL)
 
 
 class Judgement(NamedTuple):
-    """What a verifier says. `worth` is None, but where it says by how much."""
+    """The result of a verifier. `worth` is the response's reward; None: the reward of the verdict."""
 
     verdict: Verdict
-    extracted_answer: str | None  # as read; None: none was read
+    extracted_answer: str | None  # the answer that was read; None: no answer was found
     worth: float | None = None
 
 
@@ -41,14 +42,15 @@ class Verifier:
     """A judge.
 
     Attributes:
-        name: as a recipe has it, with its argument: `numeric:0.01`.
-        version: goes up with every change that can change a verdict, and holds that of the library it stands on.
-        summary: a line about it.
-        example: a gold answer and a response that is right.
-        read: the part of a response that is judged, nothing else of it matters; None: there is no answer. It is linear
-            in the response's length, whatever that says.
-        judge: a gold answer and what was read to a judgement; called only where it can be killed.
-        prepare: brings in what judging needs, or says what is wrong with it; None: to judge the example does that.
+        name: the name in a recipe, with its argument: `numeric:0.01`.
+        version: changes with every change that can change a verdict; includes the version of a library it uses.
+        summary: one line about it.
+        example: a gold answer and a right response.
+        read: takes a response and returns the only part that is judged; None: there is no answer. For any response it
+            takes time linear in its length.
+        judge: takes a gold answer and the part that was read, and returns a judgement; only called in a process that can
+            be killed.
+        prepare: loads what judging needs, or raises an error; None: judging the example loads it.
     """
 
     name: str
@@ -66,10 +68,10 @@ class Verifier:
 
 @cache
 def verifier(asked: str) -> Verifier:
-    """The judge of a name: NAME, NAME:ARGUMENT, and either with @VERSION.
+    """The verifier for NAME or NAME:ARGUMENT, either of them also with @VERSION.
 
     Raises:
-        UserError: there is no such verifier, or not in this version.
+        UserError: there is no such verifier, or it has another version here.
     """
     name, argument, version = split(asked)
     if name == IMPORTED:
@@ -90,13 +92,13 @@ def verifier(asked: str) -> Verifier:
 
 
 def split(asked: str) -> tuple[str, str | None, str | None]:
-    """Name, argument and version of a verifier as it is asked for; None: not said."""
+    """Name, argument and version in the text that names a verifier; None: not given."""
     name, argument, version = _SPEC.fullmatch(asked).groups()  # type: ignore[union-attr]  # it matches any text
     return name, argument, version
 
 
 def verifier_id(asked: str) -> str:
-    """The id under which its verdicts are kept; of a version that is not here too, since its verdicts may be.
+    """The id of a verifier's verdicts. A version may be given that is not installed, because its verdicts may exist.
 
     Raises:
         UserError: there is no such verifier.
@@ -106,10 +108,10 @@ def verifier_id(asked: str) -> str:
 
 
 def no_argument(name: str, argument: str | None) -> None:
-    """What a verifier without arguments does with one.
+    """Refuses an argument for a verifier that takes none.
 
     Raises:
-        UserError: there is one.
+        UserError: there is an argument.
     """
     if argument is not None:
         raise UserError(f"the verifier {name} takes no argument; write {name} and not {name}:{argument}")

@@ -1,6 +1,6 @@
 """Runs a verifier in a process of its own, since model output may be hostile text.
 
-There it can be killed, and could do no harm even if a parser were talked into running it.
+There it can be killed, and the text can do no harm, even if it makes a parser run it as code.
 """
 
 import os
@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.children.pool import Handler, serve_items
 from pipeline.verifiers import verifier
 
-# Audited acts that no parser of an answer needs: with processes, sockets, signals, files; and those that only look.
+# Audit events that no parser of an answer needs (processes, sockets, signals, files), and events that only read.
 _NEVER = {"os", "subprocess", "pty", "shutil", "signal", "socket", "sqlite3", "mmap", "fcntl"}
 _NOR = {"ctypes.dlopen", "ctypes.dlsym", "ctypes.call_function"}
 _LOOKS = {"os.listdir", "os.scandir", "os.walk", "os.fwalk", "os.getxattr", "os.listxattr"}
@@ -18,12 +18,12 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def start(name: str) -> Handler:
-    """The handler of items, each a gold answer and an answer (None: none was read), by a verifier's name."""
+    """The handler of items for a verifier's name. An item is a gold answer and an answer; None: no answer was read."""
     found = verifier(name)
     if found.prepare is not None:
-        found.prepare()  # a user's own function: what that may do is the user's affair
+        found.prepare()  # a user's own function, which may do anything
     else:
-        found.judge(found.example[0], found.read(found.example[1]))  # what it imports, it imports now
+        found.judge(found.example[0], found.read(found.example[1]))  # so that all its imports happen now
         sys.addaudithook(_refuse)
 
     def judge(gold_answer: str, answer: str | None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 r"""`exact`: the same text as the gold answer; any white space counts as one space. Case matters.
 
-The answer is what the last box holds, or the whole response without one.
+The answer is the content of the last box, or the whole response if there is no box.
 """
 
 from pipeline.verifiers import Judgement, Verifier, no_argument

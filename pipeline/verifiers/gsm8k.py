@@ -1,8 +1,9 @@
 r"""`gsm8k`: the final number of a worked solution, as in grade-school-math.
 
 The answer is the number after the last `####`, after the last `A:` at a line's beginning, or in the last box, whichever
-stands last; numbers elsewhere do not count. Equal is equal in value: `1,080`, `$1080`, `1080.00`, `1080.` and
-`1080 dollars` are the same, and `%` is a unit like any other. Of several numbers after a marker the first counts.
+comes last in the response; other numbers do not count. Numbers are compared by value: `1,080`, `$1080`, `1080.00`,
+`1080.` and `1080 dollars` are the same, and `%` is a unit like any other. If several numbers follow a marker, the first
+counts.
 """
 
 import re
@@ -28,7 +29,7 @@ def make(argument: str | None) -> Verifier:
 
 
 def read(response: str) -> str | None:
-    """The number as it is written, without what is around it; None: no marker has one."""
+    """The number as it is written, without the text around it; None: no marker or box has a number."""
     place, found = -1, None
     for line in _MARKED.finditer(response):
         marked = plain(line[1].rpartition("####")[2])
@@ -41,7 +42,7 @@ def read(response: str) -> str | None:
 
 
 def judge(gold_answer: str, answer: str | None) -> Judgement:
-    """The gold answer is a number, or a solution with its number marked as in a response."""
+    """Compares values. The gold answer is a number, or a solution with its number marked as in a response."""
     gold = value(read(gold_answer) or only_number(gold_answer) or "")
     if gold is None:
         return Judgement(Verdict.BAD_GOLD, None)

@@ -1,8 +1,8 @@
-r"""Turns an answer as people write it into LaTeX that math-verify reads as they mean it.
+r"""Turns an answer as people write it into LaTeX that math-verify understands correctly.
 
-Only writing is changed, never what is meant: delimiters go, so do units behind a number, `1\,000` is one number, `2 1/2`
-is a mixed one, words are words and no product of letters. math-verify's own removal of units is off, since it takes the
-last summand of `a + b + c` for one.
+Only the notation changes, never the meaning: delimiters and units after a number are removed, `1\,000` becomes one
+number, `2 1/2` a mixed number, and words become text and not products of letters. math-verify's own removal of units is
+off, because it takes the last summand of `a + b + c` for a unit.
 """
 
 import re
@@ -29,13 +29,13 @@ _REPEATING = re.compile(r"(\d{0,30})\.(\d{0,30})\\(?:overline|bar)\s*\{(\d{1,30}
 
 _SPACE = r"(?:\s|~|\\[,;:! ])"
 _POWER = r"(?:\s*\^\s*(?:\d|\{\s*\d\s*\}))?"
-# Words that change a number's value, or join it to something, are no units.
+# Words that change a number's value, or connect it with something else, are not units.
 _NO_UNIT = (
     r"(?!\w*(?:percent|pct|hundred|thousand|illion|dozen|half)|\w+\s+(?:or|and|to)\b|(?:sin|cos|tan|log|exp|mod)\b)"
 )
 _SHORT = r"(?:[kcdmn]m|[km]?g|m[lL]|ft|in|yd|mi|lbs?|oz|hrs?|min|sec|ms|[kM]?Hz|[kM]?W|[kM]?J|mph|mol)"
 _NUMBER = r"(?:[-+\d.,/:(){}^]|\\(?:[dt]?frac|sqrt|pi|times|cdot)(?![a-zA-Z])|" + _SPACE + r")+"
-# Of formulas, only `\text` and degrees: the h of `\pi r^2 h` is a height.
+# In formulas only `\text` and degrees are units: the h of `\pi r^2 h` is a height.
 _UNITS = (
     rf"(?P<number>.*[\w}})]){_SPACE}*\\(?:text\w*|math(?:rm|it|bf)|mbox|operatorname)\s*\{{[\s~]*+{_NO_UNIT}[^{{}}%\d]*\}}{_POWER}",
     rf"(?P<number>.*[\d}})]){_SPACE}*(?:\^\s*(?:\{{\s*\\circ\s*\}}|\\circ)|\\degree){_SPACE}*(?:[CF]|\\(?:text|mathrm)\{{[CF]\}})?",
@@ -72,7 +72,7 @@ def as_latex(answer: str) -> str:
 
 
 def _fraction(number: re.Match[str]) -> str:
-    """A repeating decimal as the fraction it is: 0.1(6) is (16 - 1) / 90."""
+    """A repeating decimal as a fraction: 0.1(6) is (16 - 1) / 90."""
     whole, fixed, period = number.groups()
     shift = 10 ** len(fixed)
     value = Fraction(int(whole + fixed + period) - int("0" + whole + fixed), shift * (10 ** len(period) - 1))

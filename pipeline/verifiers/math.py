@@ -1,11 +1,12 @@
 r"""`math`: math-verify judges the last boxed answer, or the last expression if none is boxed.
 
-Gold and boxed answer are read alike: delimiters and units taken off (`latex.py`), then parsed as LaTeX. Without a
-complete box the whole response goes to math-verify: first what follows `answer is`, then the last expression or number.
-Its conventions hold: 10 % is 10 and 0.1; decimals are rounded to six places; `1, 2` is the set and may be the tuple.
+Gold and boxed answers are read the same way: delimiters and units are removed (`latex.py`), then LaTeX is parsed. Without
+a complete box the whole response goes to math-verify, which looks first after `answer is`, then for the last expression
+or number. Its conventions apply: 10 % is 10 and 0.1; decimals are rounded to six places; `1, 2` is the set and may be the
+tuple.
 
-math-verify's own time limits are off: they are signals, which fail off the main thread and cannot stop long integer
-work. The pool that calls this holds the limit.
+math-verify's own time limits are off: they use signals, which fail outside the main thread and cannot stop long integer
+computations. The pool that calls this has its own time limit.
 """
 
 from functools import lru_cache
@@ -31,13 +32,13 @@ def make(argument: str | None) -> Verifier:
 
 
 def read(response: str) -> str | None:
-    """The last box, or the whole response without one: what math-verify finds may stand anywhere in it."""
+    """The last box. Without a box the whole response, because math-verify may find an expression anywhere in it."""
     content = boxed(response)
     return (response if response.strip() else None) if content is None else rf"\boxed{{{content}}}"
 
 
 def judge(gold_answer: str, answer: str | None) -> Judgement:
-    """Text is only ever parsed. A box that is no expression is a wrong answer, not a missing one."""
+    """Text is only parsed, never run. A box without an expression is a wrong answer, not a missing one."""
     from math_verify import verify
 
     gold = _gold(gold_answer)
@@ -48,14 +49,14 @@ def judge(gold_answer: str, answer: str | None) -> Judgement:
     if not found:
         return Judgement(Verdict.NO_ANSWER, None)
     right = verify(gold, found, allow_set_relation_comp=True, timeout_seconds=None)
-    # As it was read: writing out a number that was parsed may take for ever.
+    # The text as it was read, because writing out a parsed number may take very long.
     text = content if content is not None else next((part for part in found if isinstance(part, str)), "")
     return Judgement(Verdict.CORRECT if right else Verdict.WRONG, cut(text))
 
 
 @lru_cache(maxsize=1024)
 def _gold(answer: str) -> list[Any]:
-    """The gold answer parsed; empty if nothing but its own text came of that, or a division by zero."""
+    """The parsed gold answer; empty if parsing gives only its own text or a division by zero."""
     from sympy import nan, zoo
 
     content = boxed(answer)
@@ -64,10 +65,10 @@ def _gold(answer: str) -> list[Any]:
 
 
 def _expressions(answer: str) -> list[Any]:
-    """An answer that is an expression and nothing else, parsed, and its text; the text alone if it does not parse."""
+    """An answer that is one expression, parsed, and its text; only the text if it cannot be parsed."""
     from math_verify import parse
 
-    # In a box and `first_match`: the whole of it is parsed, and no part of it if that fails.
+    # In a box, and with `first_match`: the answer is parsed as a whole, and if that fails, no part of it is parsed.
     text = rf"\boxed{{{as_latex(answer)}}}"
     found: list[Any] = parse(text, (_latex(),), extraction_mode="first_match", parsing_timeout=None)
     return found
@@ -80,7 +81,7 @@ def _anywhere(response: str) -> list[Any]:
     found: list[Any] = parse(response, (_latex(), ExprExtractionConfig()), parsing_timeout=None)
     if found and getattr(found[0], "is_Number", False):
         return found
-    # What stands in a text may want the same reading as a box; what that leaves as it is was read just now.
+    # An expression in a text may need `as_latex` like a boxed one. What `as_latex` does not change is parsed already.
     again = [part for text in found if isinstance(text, str) and as_latex(text) != text for part in _expressions(text)]
     return found + [part for part in again if part not in found]
 

@@ -1,8 +1,8 @@
 r"""`multiple_choice`: one of the letters A to D, as GPQA asks for.
 
-The answer is the letter in the last box; else that of the last `answer is (C)` or `Answer: C`, with or without `**` or
-LaTeX around it; else the response if it is nothing but the letter. Two letters (`A or B`) are no choice. A small letter
-counts only alone in its box or in parentheses: `the answer is a matter of taste` says none.
+The answer is the letter in the last box; else the letter of the last `answer is (C)` or `Answer: C`, with or without `**`
+or LaTeX around it; else the response, if it is only the letter. Two letters (`A or B`) are no answer. A small letter
+counts only alone in its box or in parentheses: `the answer is a matter of taste` has no answer.
 """
 
 import re
@@ -13,7 +13,7 @@ from pipeline.verifiers.reading import boxed
 from schemas.enums import Verdict
 
 LETTERS = ("A", "B", "C", "D")
-# All quantifiers are bounded or never give back, so a search is linear.
+# All quantifiers are bounded or possessive, so a search takes linear time.
 _ALONE = r"(?![\w'’])(?!\s{0,2}=)(?!\s{0,2}(?:\\text\s?\{\s?)?(?:[,/&+]|\\&|and\b|or\b)[\s}]{0,3}\(?[A-D](?!\w))"
 _DRESS = r"(?:[\s*_$({]|\\[(\[]|\\(?:text|math)[a-z]{0,6}\s?\{)"
 _BOXED = re.compile(rf"{_DRESS}*+(?:(?i:option|choice|answer)\b:?{_DRESS}*+)?(?:([A-D]){_ALONE}|([a-d])[\s)}}.*$]*+$)")
@@ -58,6 +58,6 @@ def judge(gold_answer: str, answer: str | None) -> Judgement:
 
 
 def _letter(text: str) -> str | None:
-    """The letter of a text that is nothing else but punctuation; None: it is more, or less."""
+    """The letter of a text that is one letter and punctuation; None: it is something else."""
     bare = text.strip(" \t\r\n*_().:$").upper()
     return bare if bare in LETTERS else None

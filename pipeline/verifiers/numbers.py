@@ -8,7 +8,7 @@ numbers.
 import re
 from fractions import Fraction
 
-# Beyond these a number is none of an answer's, and too long to compute with.
+# A number beyond these limits is not an answer, and computing with it would take too long.
 MAX_CHARACTERS, MAX_EXPONENT = 200, 400
 _WRITTEN = {
     **{"−": "-", "–": "-", "{,}": ",", r"\,": "", r"\!": "", r"\$": "$", r"\%": "%", " percent": "%"},
@@ -17,7 +17,7 @@ _WRITTEN = {
 _FRACTION = re.compile(r"\\[dt]?frac\s?\{\s?([-+]?\d++)\s?\}\s?\{\s?(\d++)\s?\}")
 _DIGITS = r"(?:\d{1,3}(?:,\d{3}(?!\d))++|\d++)(?:\.\d++)?|\.\d++"
 _POWER = r"10\s?\^\s?(?:\{\s?([-+]?\d++)\s?\}|([-+]?\d++))"
-# All quantifiers are bounded or never give back, so a search is linear.
+# All quantifiers are bounded or possessive, so a search takes linear time.
 NUMBER = re.compile(
     rf"(?<![\w^.])(?<![\^_]\{{)(?<!\^[-+])(?<!\^\{{[-+])(?:(?<!\))[-+])?[$€£]?"
     rf"(?:{_POWER}|({_DIGITS})(?:[eE]([-+]?\d++)|\s?[×*x]\s?{_POWER}|\s?/\s?(\d++))?)(\s?%)?"
@@ -30,21 +30,21 @@ _UNIT = re.compile(
 
 
 def plain(text: str) -> str:
-    """The text with LaTeX's ways of writing a number made plain ones; what `NUMBER` and `only_number` are for."""
+    """The text with numbers in plain notation instead of LaTeX; `NUMBER` and `only_number` need it so."""
     for written, meant in _WRITTEN.items():
         text = text.replace(written, meant)
     return _FRACTION.sub(r"\1/\2", text)
 
 
 def only_number(text: str) -> str | None:
-    """The number in a text that is one, after `x =` perhaps and before a unit; None: it is anything else."""
+    """The number in a text that is only a number, maybe after `x =` and before a unit; None: it is something else."""
     side = re.split("[=≈]", plain(text))[-1].strip().strip("$").strip()
     number = NUMBER.match(side)
     return number[0].strip() if number and _UNIT.fullmatch(side, number.end()) else None
 
 
 def value(number: str) -> Fraction | None:
-    """The exact value of a text that `NUMBER` matched, where `%` counts for nothing; None: it is none, or too long."""
+    """The exact value of a text that `NUMBER` matched, where `%` is ignored; None: it is not a number, or too long."""
     if len(number) > MAX_CHARACTERS or not (found := NUMBER.fullmatch(number)):
         return None
     braced_power, power, digits, exponent, braced_times, times, divisor, _ = found.groups()

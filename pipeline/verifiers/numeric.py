@@ -1,11 +1,11 @@
 r"""`numeric`: a number within a tolerance.
 
-The box decides if there is one; else the last number of the response does. It is right if it differs from the gold
-answer by at most the tolerance times the gold answer's size: `numeric:0.01` is one per cent of it, `numeric` one in a
-million. Of a gold answer 0 no share can be taken: there the tolerance is absolute.
+The answer is the number in the last box; without a box it is the last number of the response. It is right if it differs
+from the gold answer by at most the tolerance times the gold answer's size: `numeric:0.01` is one per cent of it,
+`numeric` one in a million. For a gold answer of 0 the tolerance is absolute.
 
-What a number is says `numbers.py`: also fractions, powers of ten, thousands separated by commas. Units are not compared.
-`20%` is 0.2; against a number without `%` it may be 20 as well, since a question often asks for per cent.
+`numbers.py` says what a number is: also fractions, powers of ten, thousands separated by commas. Units are not compared.
+`20%` is 0.2; compared with a number without `%` it may also be 20, because a question often asks for per cent.
 """
 
 import re
@@ -40,7 +40,7 @@ def _parsed(argument: str) -> Fraction:
     """The tolerance.
 
     Raises:
-        UserError: it is no number from 0 to below 1.
+        UserError: it is not a number from 0 to below 1.
     """
     try:
         tolerance = Fraction(Decimal(argument)) if _TOLERANCE.fullmatch(argument) else Fraction(-1)
@@ -55,7 +55,7 @@ def _parsed(argument: str) -> Fraction:
 
 
 def read(response: str) -> str | None:
-    """The number as it is written, without what is around it; None: there is none, or the box holds no single number."""
+    """The number as it is written, without the text around it; None: there is none, or the box is not a single number."""
     content = boxed(response)
     if content is not None:
         return only_number(content)
@@ -79,7 +79,7 @@ def judge(tolerance: Fraction, gold_answer: str, answer: str | None) -> Judgemen
 
 
 def _meanings(number: str) -> list[Fraction]:
-    """What a number can mean: itself, and of a percentage its hundredth. Empty: it is none."""
+    """The values a number can mean: itself, and for a percentage also a hundredth of it. Empty: it is not a number."""
     found = value(number)
     if found is None:
         return []

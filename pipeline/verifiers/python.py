@@ -1,9 +1,9 @@
 """`python:MODULE:FUNCTION`: a user's own function, in the same killable processes as every other verifier.
 
-It is called with the gold answer and the whole response, and gives True, False, None (there is no answer), a number (what
-the response is worth; right if above 0), the word of a verdict, or a pair of any of these and the answer as it was read.
-The module is looked for in the folder the command runs in, then where Python looks. The version is a digest of its file:
-a changed file is another verifier, a change in what it imports is not seen.
+It is called with the gold answer and the whole response. It returns True, False, None (there is no answer), a number (the
+reward of the response; right if above 0), the name of a verdict, or a pair of one of these and the answer that it read.
+The module is searched in the folder where the command runs, then on Python's path. The version is a digest of its file:
+a changed file is another verifier, but a change in a module that it imports is not noticed.
 """
 
 import math
@@ -43,10 +43,10 @@ def make(argument: str | None) -> Verifier:
 
 
 def judgement(said: Any) -> Judgement:
-    """What a user's function said, as a judgement.
+    """The result of a user's function, as a judgement.
 
     Raises:
-        ValueError: it said none of what it can say.
+        ValueError: it is none of the allowed results.
     """
     what, read = said if isinstance(said, tuple) and len(said) == 2 else (said, None)
     answer = None if read is None else cut(str(read).encode("utf-8", "replace").decode())  # any text can be stored
@@ -61,10 +61,10 @@ def judgement(said: Any) -> Judgement:
 
 
 def _file(module: str) -> Path:
-    """The file of a module, which is found and not run.
+    """The file of a module; the module is not run.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such file.
     """
     path, origin = [os.getcwd(), *sys.path], None
     for name in accumulate(module.split("."), "{}.{}".format):
@@ -79,10 +79,10 @@ def _file(module: str) -> Path:
 
 @cache
 def _function(module: str, function: str) -> Callable[[str, str | None], Any]:
-    """The function itself, whose module runs now.
+    """The function itself; this runs its module.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: it cannot be imported, or is not a function.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

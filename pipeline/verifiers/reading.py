@@ -1,26 +1,27 @@
-r"""What several verifiers share: the last boxed answer of a response, found in time linear in its length."""
+r"""Shared by several verifiers: finds the last boxed answer of a response, in time linear in its length."""
 
 import re
 
-# An extracted answer is stored; what is longer is no answer that a person would want to see whole.
+# The longest answer that is stored; a longer one is cut, because nobody would read all of it.
 MAX_EXTRACTED_CHARACTERS = 1000
-# A run of backslashes and what it stands before, or a brace. It always takes a whole run, so none is read twice.
+# A run of backslashes with the command or brace after it, or a brace alone. It always matches a whole run, so no backslash
+# is read twice.
 _TOKEN = re.compile(r"(\\++)(?:(boxed|fbox)(?![a-zA-Z])\s*+(\{?)|([{}]))?|([{}])")
-# What a box without braces holds: a number, a command and its arguments, or one letter; `\boxed for` is prose.
+# The content of a box without braces: a number, a command and its arguments, or one letter; `\boxed for` is prose.
 _BARE = re.compile(r"[-+]?(?:\d++(?:[.,/]\d++)*+|\.\d++)|\\[a-zA-Z]++(?:\{[^{}]*+\}){0,2}|[A-Za-z](?![A-Za-z])")
 
 
 def last_box(text: str) -> tuple[int, str] | None:
-    r"""Where the last complete, filled `\boxed{…}` or `\fbox{…}` begins, and what it holds, trimmed; None: there is none.
+    r"""The position and trimmed content of the last complete `\boxed{…}` or `\fbox{…}` that is not empty; None: no box.
 
-    Last is the one that opens last, so the innermost of several in each other. `\boxed 5` is one too; `\{` is no brace.
+    The last box is the one that opens last, so of nested boxes the innermost. `\boxed 5` is a box too; `\{` is no brace.
     """
     best: tuple[int, int, int] | None = None
-    open_braces: list[tuple[int, int]] = []  # where its box begins (-1: none of a box) and its content
+    open_braces: list[tuple[int, int]] = []  # where its box begins (-1: not a box's brace) and where its content begins
     first = min((at for command in (r"\boxed", r"\fbox") if (at := text.find(command)) >= 0), default=len(text))
     for token in _TOKEN.finditer(text, first):
         backslashes, box, opened, escaped, plain = token.groups()
-        brace = plain or (escaped if len(backslashes) % 2 == 0 else None)  # `\\{` is a line's end and a brace
+        brace = plain or (escaped if len(backslashes) % 2 == 0 else None)  # `\\{` is a line break and a brace
         if box and opened:
             open_braces.append((token.start(), token.end()))
         elif box:
@@ -38,7 +39,7 @@ def last_box(text: str) -> tuple[int, str] | None:
 
 
 def boxed(text: str) -> str | None:
-    """What the last box holds; None: there is none."""
+    """The content of the last box; None: there is no box."""
     box = last_box(text)
     return box[1] if box else None
 
