@@ -17,7 +17,7 @@ N_THREADS = len(os.sched_getaffinity(0))
 
 
 def where(*versions: str) -> str:
-    """When this is measured and on what."""
+    """The date and the machine of a measurement."""
     return (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {N_THREADS} of {os.cpu_count()} CPUs, {platform.machine()} · "
         f"Python {platform.python_version()}, {', '.join(versions)}"
@@ -27,7 +27,7 @@ def where(*versions: str) -> str:
 def say(
     what: str, measured: str, peer: str, ratio: float | None = None, target: str = "", met: bool | None = None
 ) -> None:
-    """A line: what, measured, the limit or peer, how many times it ours is, the target, met or not."""
+    """Prints a line: the name of the measurement, its result, the limit or peer, the ratio, the target, met or not."""
     verdict = "" if met is None else "met" if met else "MISSED"
     times = "" if ratio is None else f"{ratio:.2f}"
     print(f"{what:<46} {measured:>40} {peer:>47} {times:>6} {target:>11} {verdict}".rstrip(), flush=True)
@@ -55,9 +55,9 @@ class Timer:
 
 
 def fresh(child: Callable[..., dict[str, Any]], *words: object) -> dict[str, Any]:
-    """What `child` returns in a new process, and as `process` the seconds from its start to its end."""
+    """Runs `child` in a new process: its result, and as `process` the seconds from the process's start to its end."""
     began = time.perf_counter()
-    module = sys.modules[child.__module__].__spec__.name  # of what runs as a script, its name and not __main__
+    module = sys.modules[child.__module__].__spec__.name  # the real name of a module that runs as __main__
     program = f"import json, sys; from {module} import {child.__name__} as f; print(json.dumps(f(*sys.argv[1:])))"
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, words)], stdout=subprocess.PIPE, check=True, text=True
@@ -66,6 +66,6 @@ def fresh(child: Callable[..., dict[str, Any]], *words: object) -> dict[str, Any
 
 
 def peak_bytes(process: int | str = "self") -> int:
-    """Peak memory of a process. Not ru_maxrss: a child starts with its parent's."""
+    """Peak memory of a process. Does not use ru_maxrss, because a child starts with its parent's value."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def below(pid: int) -> list[int]:
-    """What a process started, and that."""
+    """All descendants of a process: its children, their children, and so on."""
     found: list[int] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
@@ -23,14 +23,14 @@ def words_of(pid: int) -> list[str]:
 
 
 def cpu(pid: int) -> int:
-    """Clock ticks of CPU time; 0: it is gone."""
+    """Clock ticks of CPU time; 0: the process has ended."""
     with suppress(OSError):
         return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]))
     return 0
 
 
 def kill(pids: Iterable[int]) -> bool:
-    """SIGKILL to each; whether any was still there."""
+    """Sends SIGKILL to each process; returns whether any was still there."""
     n_there = 0
     for pid in pids:
         with suppress(ProcessLookupError):

@@ -2,10 +2,11 @@
 
     python -m benchmarks.soak --kills 50 --seed 0 --folder /tmp/soak
 
-SIGKILL hits the flow, its engine, trainer or a verifier alone, or everything at once with the Prefect server. After every
-death the archive must hold what it held before, nothing twice, and no row without what belongs to it; at the end every
-row of every table must be the undisturbed command's, key by key and value by value, wall times aside. The choices follow
-the seed, the moments are the machine's. Linux only: what was started is found in /proc, and only that is killed.
+SIGKILL hits the flow, its engine, its trainer or a verifier alone, or everything at once with the Prefect server. After
+every kill the archive must hold all earlier rows, no row twice, and no row without the rows that belong to it. At the end
+every row of every table must equal the undisturbed command's row, key by key and value by value, except for wall times.
+The seed decides the choices, but the moments depend on the machine. Linux only: the benchmark finds the processes that it
+started in /proc, and kills only those.
 """
 
 import ctypes
@@ -40,7 +41,7 @@ SETTINGS = {
     "generate.prompts_per_iteration": 12,
     "generate.samples_per_prompt": 4,
     "generate.shard_trajectories": 16,  # three shards an iteration
-    "score.max_seconds": 60,  # a timeout is wall time: on a busy machine it would be a difference of its own
+    "score.max_seconds": 60,  # a timeout depends on wall time: on a busy machine it would cause differences
     "replay.updates_per_iteration": 3,
     "replay.batch_trajectories": 40,
     "replay.window_trajectories": 72,
@@ -54,12 +55,12 @@ CHILDREN = {
     "pipeline.runs.trainer_child": "trainer",
     "pipeline.verifiers.child": "verifier",
 }
-# For a model this small two threads mostly wait for each other; where the cores are shared, for minutes.
+# For a model this small, two threads mostly wait for each other; on shared cores for minutes.
 THREADS = {"OMP_NUM_THREADS": "1"}
 FIRST, *_ = STAGES
-NEXT = dict(pairwise([*STAGES, "iteration", FIRST]))  # what a run is at, by what it has ended
-# Where a change says that something is going on, and up to how many changes are waited for: the first tables of shards
-# that span several, any table, weights.
+NEXT = dict(pairwise([*STAGES, "iteration", FIRST]))  # the current stage of a run, by the last stage that ended
+# Folders in which a change shows that the run is writing, and the most changes to wait for: the first tables of shards
+# with several tables, any table, weights.
 PLACES = [
     ([f"{name}/_delta_log" for name in ("engine_checks", "responses", "updates", "passes")], 3),
     ([f"{name}{log}" for name in TABLES for log in ("", "/_delta_log")], 20),
@@ -72,13 +73,13 @@ Rows = dict[str, dict[tuple, tuple]]
 
 
 class Soak:
-    """Two archives made by the same commands, one of them under fire; what was done to it and what is wrong.
+    """Two archives made by the same commands, one of them with kills; counts the kills and collects the problems.
 
     Args:
         n_iterations: of each run.
-        options: what else the command is given.
-        port: of the Prefect server that most of them report to.
-        kept: processes that are to outlive the commands.
+        options: further options of the command.
+        port: of the Prefect server that most commands report to.
+        kept: processes that must outlive the commands.
     """
 
     def __init__(self, folder: Path, seed: int, n_iterations: int, options: list[str], port: int, kept: set[int]) -> None:
@@ -92,13 +93,13 @@ class Soak:
         self.problems: list[str] = []
         self.rows: Rows = {name: {} for name in TABLES}
         self.n_starts = 0
-        self.seconds = 60.0  # what an undisturbed run takes
+        self.seconds = 60.0  # wall time of an undisturbed run
         for home in (self.calm, self.storm):
             (home / "log").mkdir(parents=True)
 
     @contextmanager
     def started(self, run: str, home: Path, log: Path, *, own_server: bool = False) -> Iterator[subprocess.Popen]:
-        """The command. Whatever happens, nothing of it is left behind; what outlives its flow is a problem."""
+        """Starts the command. At the end all its processes are killed; a process that outlives its flow is a problem."""
         env = environment(home / "prefect") if own_server else environment(self.prefect, self.port)
         with log.open("w") as output:
             command = [*self.command, "--run", run]
@@ -115,7 +116,7 @@ class Soak:
                 self.leftovers(GONE_SECONDS)
 
     def leftovers(self, seconds: float) -> set[int]:
-        """What is still there of a command that ended, after waiting so long for it to go."""
+        """The processes of an ended command that are still there after waiting for this many seconds."""
         deadline = time.monotonic() + seconds
         while (left := set(below(os.getpid())) - self.kept) and time.monotonic() < deadline:
             for pid in left:  # children of this process by now
@@ -134,7 +135,7 @@ class Soak:
             self.problems.append(f"{log.name}: ended with exit code {process.returncode}")
 
     def disturbed(self, run: str, most: int) -> bool:
-        """Starts the command and kills in it, at most so often, until it ends; returns whether it came to its own end."""
+        """Starts the command and kills its processes, at most `most` times; returns whether it ended by itself."""
         self.n_starts += 1
         log, began = self.storm / "log" / f"{self.n_starts:03}.txt", time.time()
         everything = self.rng.random() < 0.1
@@ -163,7 +164,7 @@ class Soak:
         return process.returncode == 0
 
     def moment(self, process: subprocess.Popen) -> bool:
-        """Waits for a moment to kill in, any moment or just after something changed; whether the process still lives."""
+        """Waits until a random moment or until just after a change; returns whether the process still runs."""
         archive, deadline = self.storm / "archive", time.monotonic() + RUN_SECONDS
         (places, most), *_ = self.rng.choices(PLACES, weights=(5, 2, 1))
         n_changes = self.rng.randint(1, most)
@@ -178,7 +179,7 @@ class Soak:
         return process.poll() is None
 
     def stage(self, run: str, began: float) -> str:
-        """What a run is at that was started at `began`: the stage after its last snapshot, or init, start or end."""
+        """The current stage of a run that was started at `began`: that after its last snapshot, or init, start or end."""
         if not (self.storm / "archive" / MARKER).exists():
             return "init"
         store = Store(self.storm / "archive")
@@ -195,7 +196,7 @@ class Soak:
         return NEXT[ended[0]] if ended[1] else FIRST
 
     def judge(self, log: Path, targets: list[str], code: int) -> None:
-        """Says how a flow ended that was not killed itself: by itself, or in one line because a child of it was."""
+        """Records how a flow ended that was not killed itself: normally, or in one line because a child was killed."""
         if targets and targets[-1] in ("flow", "everything"):
             return
         last = log.read_text().splitlines()[-1:]
@@ -206,7 +207,7 @@ class Soak:
             self.problems.append(f"{log.name}: exit code {code} after {targets or 'no'} kills: {last}")
 
     def look(self, home: Path, when: str) -> Rows:
-        """Reads the whole archive and says what is wrong in it, or gone since it was last read."""
+        """Reads the whole archive and records what is wrong in it, or has disappeared since the last reading."""
         if not (home / "archive" / MARKER).exists():
             return {name: {} for name in TABLES}
         store = Store(home / "archive")
@@ -251,7 +252,7 @@ class Soak:
         return lines
 
     def checked(self) -> str:
-        """What `reval check` says of the archive, if there is one."""
+        """The output of `reval check` for the archive, if there is one."""
         run = {"cwd": self.storm, "env": environment(self.prefect), "capture_output": True, "timeout": RUN_SECONDS}
         if subprocess.run([*REVAL, "check", "--help"], **run).returncode:
             return "there is no such command yet"
@@ -262,7 +263,7 @@ class Soak:
 
 
 WEIGHTS = "SELECT policy_id, location, weights_digest FROM policies"
-# What must never be seen, not even between a kill and the next start: a row without what belongs to it.
+# Rows without the rows that belong to them; there must never be any, not even between a kill and the next start.
 WHOLE = {
     "rollouts without a response": "SELECT trajectory_id FROM trajectories ANTI JOIN responses USING (trajectory_id)",
     "rollouts of an unchecked batch": "SELECT DISTINCT run_id, iteration FROM trajectories "
@@ -284,7 +285,7 @@ def frozen(value: Any) -> Any:
 
 
 def times(archive: Path, places: list[str]) -> list[int]:
-    """When each folder's entries last changed; 0: it is not there."""
+    """The time of the last change of each folder's entries; 0: there is no such folder."""
     return [path.stat().st_mtime_ns if (path := archive / place).exists() else 0 for place in places]
 
 
@@ -305,14 +306,14 @@ def left(archive: Path) -> str:
 
 
 def environment(prefect: Path, port: int | None = None) -> dict[str, str]:
-    """That of a command whose Prefect state lies in `prefect`, and that reports to the server on `port`, or its own."""
+    """The environment of a command: its Prefect state is in `prefect`, its server on `port`; None: its own server."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "REVAL_"))}
     told = {"PREFECT_API_URL": f"http://{server.HOST}:{port}/api"} if port else {}
     return {**kept, **THREADS, "PYTHONPATH": str(ROOT), "REVAL_HOME": str(prefect), **told}
 
 
 def await_child(flow: subprocess.Popen, name: str) -> list[int]:
-    """Waits until a flow has such a child and then, a little, until that takes CPU time; none: the flow ended first."""
+    """Waits until a flow has such a child, and then a little until that uses CPU time; empty: the flow ended first."""
     found, deadline = [], time.monotonic() + RUN_SECONDS
     while not found and time.monotonic() < deadline and flow.poll() is None:
         time.sleep(0.001)
@@ -331,8 +332,8 @@ def main(
     base: Annotated[str | None, typer.Option(help="A policy's folder to begin from; saves pre-training twice.")] = None,
     minutes: Annotated[float, typer.Option(help="Stop killing after this long.")] = 60,
 ) -> None:
-    """Exit code 1: something differs, was lost, came twice, or went on otherwise than it should."""
-    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what outlives a killed flow becomes a child of this process
+    """Exit code 1: a row differs, was lost or came twice, or a run did not continue as it should."""
+    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: this process adopts those that outlive a killed flow
     folder, began = folder.resolve(), time.monotonic()
     os.environ["REVAL_HOME"] = str(folder / "prefect")
     settings = {**SETTINGS, **({"policy.base": base} if base else {})}
@@ -340,7 +341,7 @@ def main(
     with socket.socket() as probe:
         probe.bind((server.HOST, 0))
         port = probe.getsockname()[1]
-    with server.server(port):  # one for most starts: bringing its own costs each a third of its time
+    with server.server(port):  # one server for most starts: starting its own takes a third of a command's time
         soak, runs = Soak(folder, seed, iterations, options, port, set(below(os.getpid()))), ["soak"]
         soak.undisturbed(runs[0], soak.calm)
         calm_seconds, ended = time.monotonic() - began, False

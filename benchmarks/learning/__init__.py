@@ -1,3 +1,3 @@
 """What replay gains: ReVal and GRPO under several draw rules, at equal numbers of generated rollouts.
-docs/results.md says what was found.
+docs/results.md has the results.
 """

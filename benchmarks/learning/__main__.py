@@ -4,9 +4,9 @@
     python -m benchmarks.learning --report [FOLDER]                     reports alone, of the saved rows or others
     python -m benchmarks.learning --quick                               a few short runs in an archive of their own
 
-Every run goes through the project's own stages into one archive. A run is a task, an arm and a seed; what is done is read
-from the archive, and from `results/` beside this file where that has the run already: an arm added later runs alone.
-Kill it and start it again; start it twice and the two share the work. Each arm is first tuned over its grid on seed 0.
+Every run goes through the project's own stages into one archive. A run is a task, an arm and a seed. Finished runs are
+read from the archive and from `results/` beside this file, so an arm that is added later runs alone. It can be killed and
+started again; if it is started twice, both processes share the work. Each arm is first tuned over its grid on seed 0.
 """
 
 import argparse
@@ -40,7 +40,7 @@ QUICK_ITERATIONS = 8
 
 @dataclass(frozen=True)
 class Trial:
-    """One run: an arm with a try of its grid. Those on the tuning seed choose the try and are not reported."""
+    """One run: an arm with a try of its grid. Runs on the tuning seed choose the best try and are not reported."""
 
     task: str
     arm: str
@@ -60,7 +60,7 @@ class Trial:
             "evaluate.every_iterations": 1000,
             "keep.policies_every": 1000,
             "runtime.micro_batch_tokens": 4096,
-            # Whatever the recipe has become: an arm stays what it was.
+            # An arm must not change when the recipe does.
             "train.reference": "reset",
             "train.baseline": "group_mean",
             "train.reset_every_iterations": 1,
@@ -76,12 +76,12 @@ class Trial:
 
 
 def unfinished(trials: Iterable[Trial], ended: Mapping[str, int]) -> list[Trial]:
-    """Those that have iterations to make; `ended`: how many of each run have."""
+    """The trials that still have iterations to do; `ended`: the number of finished iterations of each run."""
     return [trial for trial in trials if ended.get(trial.run_id, 0) < trial.iterations]
 
 
 class Board:
-    """What is done and what is still wanted, read from the archive and from the saved results."""
+    """The runs that are done and those still to do, read from the archive and from the saved results."""
 
     def __init__(self, store: Store, tasks: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> None:
         self._store, self._tasks, self._arms, self._seeds = store, tasks, arms, seeds
@@ -89,9 +89,9 @@ class Board:
         self._best: dict[tuple[str, str], int] = {}
 
     def missing(self) -> list[Trial]:
-        """Runs to be made, in the order they are wanted: each task's tuning, then seed after seed.
+        """Runs to do, in order: each task's tuning, then seed after seed.
 
-        Of an arm whose tuning has not ended only that.
+        For an arm whose tuning has not ended, only the runs of its tuning.
         """
         ended = self._kept | results.ended(self._store)
         return unfinished(self._wanted(ended), ended)
@@ -117,7 +117,7 @@ class Board:
 
 
 def run(trial: Trial, config: Config, archive: str, processes: Processes) -> None:
-    """The loop of flows/iterate.py without Prefect: thousands of iterations need nobody to look at them."""
+    """The loop of flows/iterate.py without Prefect, because nobody has to watch thousands of iterations."""
     with open_run(check("iterate", config, archive, name=trial.run_id), processes=processes) as this:
         evaluate(this, 0)
         for i in iterations(this, lines=False):
@@ -126,7 +126,7 @@ def run(trial: Trial, config: Config, archive: str, processes: Processes) -> Non
 
 
 def work(archive: str, extra: Mapping[str, RecipeSettings], missing: Callable[[], list[Trial]]) -> None:
-    """Makes what is missing, the first first. What another process is at is left to it."""
+    """Does the missing runs in order. Skips a run that another process works on."""
     store, n_made, since, trials = Store(archive), 0, time.perf_counter(), missing()
     with closing(Processes(load("arithmetic"), store)) as processes:
         while trials:
@@ -136,9 +136,9 @@ def work(archive: str, extra: Mapping[str, RecipeSettings], missing: Callable[[]
                     run(trial, trial.config(extra.get(trial.task, {})), archive, processes)
                 except Busy:
                     continue
-                for _ in compact(store):  # thousands of commits would be as many files
+                for _ in compact(store):  # otherwise thousands of commits would be thousands of files
                     pass
-                now, trials, n_made = time.perf_counter(), missing(), n_made + 1  # what is wanted next may be another now
+                now, trials, n_made = time.perf_counter(), missing(), n_made + 1  # the next run may have changed
                 left = f"{len(trials)} runs are left, about {len(trials) * (now - since) / n_made / 60:.0f} min"
                 print(f"{trial.run_id} in {now - began:.0f} s; {left}", flush=True)
                 break
@@ -148,7 +148,7 @@ def work(archive: str, extra: Mapping[str, RecipeSettings], missing: Callable[[]
 
 
 def quick(archive: str, extra: Mapping[str, RecipeSettings]) -> None:
-    """One short seed of the main arms with the tries that were best before, into results that are not saved."""
+    """One short seed of the main arms, with the best tries of the saved results. The new results are not saved."""
     store = Store(archive)
     trials = [Trial("arithmetic", arm, SEEDS[0], results.best("arithmetic", arm), QUICK_ITERATIONS) for arm in CORE]
 
@@ -177,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         extra = prepare(store, ("arithmetic",) if asked.quick else asked.tasks)
     except UserError as error:
         parser.error(str(error))
-    handler.setLevel(logging.WARNING)  # what every iteration of every run lets go of is no news
+    handler.setLevel(logging.WARNING)  # the weights pruned in every iteration need no line in the log
     if asked.quick:
         return quick(archive, extra)
     work(archive, extra, Board(store, asked.tasks, asked.arms, asked.seeds).missing)

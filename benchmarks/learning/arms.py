@@ -1,4 +1,4 @@
-"""What `benchmarks.learning` compares: tasks, arms, and the grid each arm is tuned over. Only names and settings."""
+"""The tasks and arms that `benchmarks.learning` compares, and each arm's grid for tuning. Only names and settings."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 RecipeSettings = dict[str, Any]
 
 TUNING_SEED, SEEDS = 0, (1, 2, 3, 4, 5)
-# Eight tries an arm: eight rates where there is no β, else three rates and two β, and one try beyond the least of each.
-# A reference that stays wants smaller β than one that moves with the policy: it measures what may be left of a whole run.
-# Tries are numbered: new ones go to the end.
+# Eight tries per arm: eight rates if there is no β, else three rates and two β, and one try below the smallest of each.
+# A reference that stays the same needs a smaller β than one that moves with the policy, because the policy moves away
+# from it over a whole run. Tries are numbered: new ones are added at the end.
 RATES = (5e-5, 1e-4, 2e-4, 4e-4, 2.5e-5, 1.5e-4, 1.25e-5, 3.5e-5)
 RATES_WITH_BETA = (1e-4, 2e-4, 5e-5)
 BETAS, BETAS_NEVER_RESET = (0.3, 1.0), (0.05, 0.2)
@@ -16,10 +16,10 @@ BETAS, BETAS_NEVER_RESET = (0.3, 1.0), (0.05, 0.2)
 
 @dataclass(frozen=True)
 class Task:
-    """`iterations` of a reporting and of a tuning run; `reach`: accuracies of which is asked when a run gets there.
+    """`iterations` of a reported run and of a tuning run; `reach`: the report says when a run reaches these accuracies.
 
     `tuned_on`: the task whose tuning counts for this one; None: its own. `base`: the policy all its runs begin from, by
-    the name of its folder in results/start; None: what its settings say.
+    the name of its folder in results/start; None: the policy in its settings.
     """
 
     iterations: int
@@ -32,7 +32,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Arm:
-    """`times` as many iterations as the task has: what is slow is followed until it gets where the others are."""
+    """An arm has `times` as many iterations as the task, so that a slow arm can reach the accuracies of the others."""
 
     objective: str
     settings: RecipeSettings = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Arm:
 
     @property
     def grid(self) -> tuple[tuple[float, float], ...]:
-        """Learning rate and β of each try; β only says what others' residuals are measured in."""
+        """Learning rate and β of each try. For grpo and reinforce β is only the unit of the residuals."""
         if self.objective in ("grpo", "reinforce"):
             return tuple((rate, 1.0) for rate in RATES)
         betas = BETAS_NEVER_RESET if self.settings.get("train.reset_every_iterations") == 0 else BETAS
@@ -50,7 +50,7 @@ class Arm:
 
 
 def _sizes(prompts: int, samples: int) -> RecipeSettings:
-    """Rollouts of an iteration; an update is as large, and the window five times."""
+    """Rollouts per iteration. An update has the same size, and the window is five times as large."""
     return {
         "generate.prompts_per_iteration": prompts,
         "generate.samples_per_prompt": samples,
@@ -72,13 +72,13 @@ TASKS = {
 }
 
 _NEVER: RecipeSettings = {"train.reset_every_iterations": 0}
-# What updates are made of, besides the draw rules (the paper's appendix A: first the fresh batch, then draws from the
-# window, which holds that too). `mixed`: after one on the fresh batch, half of each is older.
+# The parts of updates, other than by a draw rule (as in the paper's appendix A: first the fresh batch, then draws from
+# the window, which includes that batch). `mixed`: after one update on the fresh batch, half of each update is older.
 _SHARES = {"fresh": [{"fresh": 1.0}], "mixed": [{"fresh": 1.0}, {"fresh": 0.5, "fifo": "rest"}]}
 
 
 def _updates(how: str, n_updates: int) -> RecipeSettings:
-    """So many updates an iteration, of fresh rows, half of them, or as a draw rule says."""
+    """This number of updates per iteration: of fresh rows, half of fresh rows, or drawn by a draw rule."""
     found: RecipeSettings = {"replay.updates_per_iteration": n_updates}
     if how in _SHARES:
         return {**found, "replay.schedule": "shares", "replay.shares": _SHARES[how][:n_updates]}
@@ -93,13 +93,13 @@ def _arms() -> dict[str, Arm]:
         for k in (4, 2, 8):
             found[f"reval-{rule}-k{k}"] = Arm("reval", _updates(rule, k))
             found[f"reval-{rule}-k{k}-noreset"] = Arm("reval", {**_updates(rule, k), **_NEVER})
-    for k in (4, 8):  # replayed rows under a reference of their own
+    for k in (4, 8):  # each row has its own reference
         found[f"reval-own-k{k}"] = Arm("reval", {**_updates("fifo", k), "train.reference": "behaviour"})
-    # Targets between the reward and what it is above the group's mean.
+    # Targets halfway between the reward and the reward minus the group's mean.
     found["reval-half-k8"] = Arm("reval", {**found["reval-own-k8"].settings, "train.baseline": "half_mean"})
     found["reval-recency-k4"] = Arm("reval", {**_updates("recency", 4), "replay.recency.gamma": 0.5})
     found["tbrm-fifo-k4"] = Arm("tbrm", {**_updates("fifo", 4), **_NEVER, "train.baseline": "raw"})
-    for objective in ("grpo", "reinforce"):  # what a reference is to others is only reported of these: it stays
+    for objective in ("grpo", "reinforce"):  # their reference is used in reports only: it never changes
         times = 2 if objective == "grpo" else 1
         found[f"{objective}-fresh"] = Arm(objective, {**_updates("fresh", 1), **_NEVER}, times=times)
         for k in (4, 8):
@@ -110,5 +110,5 @@ def _arms() -> dict[str, Arm]:
 
 
 ARMS = _arms()
-# What `--quick` compares.
+# The arms that `--quick` compares.
 CORE = ("grpo-fresh", "grpo-fresh-k8", "grpo-fifo-k8", "reval-fresh-k8", "reval-own-k8", "reval-half-k8")

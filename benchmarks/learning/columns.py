@@ -25,7 +25,7 @@ def problem(chance: Random) -> str:
 
 
 def answer(problem: str) -> str:
-    r"""The right answer as the model is taught to write it.
+    r"""The right answer in the form that the model learns.
 
     >>> answer("17+85=")
     '7+5+0=12 1+8+1=10 \\boxed{102}'
@@ -40,7 +40,7 @@ def answer(problem: str) -> str:
 
 
 def questions(folder: Path) -> dict[str, Path]:
-    """Files to import, by split. No problem is in both."""
+    """Files to import, by split. No problem is in both splits."""
     chance = Random("questions")
     problems = list(dict.fromkeys(problem(chance) for _ in range(N_TRAIN + N_HELDOUT)))
     files = {}
@@ -55,7 +55,7 @@ def pretrain(folder: Path, progress: Callable[[int, int], None]) -> float:
     """Trains a model on right answers alone into `folder`, until a sample is right about TARGET of the time.
 
     Returns:
-        how likely a sampled answer to a new problem was to be right, word for word, over the last steps.
+        the probability, averaged over the last steps, that a sampled answer to a new problem is right word for word.
     """
     import torch
 
@@ -79,7 +79,7 @@ def pretrain(folder: Path, progress: Callable[[int, int], None]) -> float:
         (-logp_N.mean()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), arithmetic.MAX_GRAD_NORM)
         optimizer.step()
-        # Problems are new in every step, so what it makes of them says how good it is.
+        # Problems are new in every step, so they also measure how good the model is.
         right += 0.2 * (float(sum_by_trajectory(logp_N.detach(), batch).exp().mean()) - right)
         progress(min(step, TYPICAL_STEPS - 1), TYPICAL_STEPS)
         if right > TARGET:

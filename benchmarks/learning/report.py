@@ -40,15 +40,15 @@ def ask(connection: duckdb.DuckDBPyConnection, name: str, **inputs: Any) -> pl.D
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """The median and its bootstrap interval over seeds (percentile, 10,000 resamples, seeded); not there counts as ∞."""
+    """The median over seeds and its bootstrap interval (percentile, 10,000 resamples, seeded); ∞: not reached."""
     drawn = _resampled(values, np.random.default_rng(0))
     return float(np.median(values)), *_middle(drawn)
 
 
 def ratio(ours: Sequence[float], peers: Sequence[float]) -> tuple[float, float, float]:
-    """How many times ours the peer needs: ratio of medians over seeds, with its bootstrap interval.
+    """How many times as many rollouts the peer needs: ratio of medians over seeds, with its bootstrap interval.
 
-    ∞ if the peer's median never got there, 0 if ours did not; NaN: neither did.
+    ∞: the peer's median did not reach the accuracy; 0: ours did not; NaN: neither did.
     """
     chance = np.random.default_rng(0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -70,7 +70,7 @@ def _middle(drawn: np.ndarray) -> tuple[float, float]:
 
 
 def table(task: str, runs: pl.DataFrame, reached: pl.DataFrame) -> list[str]:
-    """A task's table in Markdown: a row an arm, the best area first; × is how often its rollouts the peer needs."""
+    """A task's table in Markdown: one row per arm, best area first; ×: the peer's rollouts divided by the arm's."""
     levels = TASKS[task].reach
     titles = ["arm", "lr, β", "seeds", *(f"rollouts to {level:g}" for level in levels)]
     titles += [
@@ -149,7 +149,7 @@ def pictures(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[Path]:
 
 
 def report(folder: Path | None = None, draw: bool = True) -> None:
-    """Prints every task's table of the rows in a folder, of the saved ones by default; draws the pictures beside them."""
+    """Prints every task's table from the rows in a folder, by default the saved ones; draws the pictures beside them."""
     connection = opened(folder)
     runs, reached = ask(connection, "runs"), ask(connection, "reached")
     for task in TASKS:

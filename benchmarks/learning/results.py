@@ -1,4 +1,4 @@
-"""Takes the results of `benchmarks.learning` out of an archive and keeps them in Parquet, with their queries."""
+"""Reads the results of `benchmarks.learning` from an archive and keeps them in Parquet, with their queries."""
 
 from pathlib import Path
 
@@ -20,20 +20,20 @@ def sql(name: str) -> str:
 
 
 def rows(store: Store, name: str, pattern: str = "%.%.t%.s%") -> pa.Table:
-    """The rows of a query over an archive as it is now, of runs whose name is like `pattern`."""
+    """The rows of a query over the newest state of an archive, of runs whose name is like `pattern`."""
     return db.connect(store).sql(sql(name), params={"pattern": pattern}).to_arrow_table()
 
 
 def saved(name: str, folder: Path | None = None) -> pa.Table | None:
-    """The saved rows, in SAVED_IN or elsewhere; None: there are none."""
+    """The saved rows, in SAVED_IN or in another folder; None: there are none."""
     path = (folder or SAVED_IN) / f"{name}.parquet"
     return pq.read_table(path) if path.exists() else None
 
 
 def save(store: Store, folder: Path | None = None) -> None:
-    """Adds what the archive has to what is saved, or to a copy of the saved tuning in another folder.
+    """Adds the archive's results to the saved ones, or in another folder to a copy of the saved tuning runs.
 
-    A run that is in both is the archive's.
+    If a run is in both, the archive's rows are kept.
     """
     for name in SAVED:
         new, old = rows(store, name), saved(name)
@@ -52,7 +52,7 @@ def save(store: Store, folder: Path | None = None) -> None:
 
 
 def ended(store: Store | None = None) -> dict[str, int]:
-    """How many iterations of each run have ended: in an archive, or among what is saved."""
+    """The number of finished iterations of each run: in an archive, or in the saved results."""
     if store is not None:
         statement = "SELECT run_id, max(iteration) FROM snapshots WHERE stage = 'iteration' GROUP BY 1"
         return dict(db.connect(store, only=statement).execute(statement).fetchall())
@@ -71,10 +71,10 @@ def bases(task: str) -> set[str]:
 
 
 def best(task: str, arm: str, store: Store | None = None) -> int:
-    """The try that counts, of those in an archive and those that are saved; of none the first."""
+    """The best try of those in an archive and those that are saved; without any, the first."""
     found = [rows(store, "curves", f"{task}.{arm}.%.s0")] if store else []
     if (old := saved("curves")) is not None:
-        there = pa.array(found[0]["run_id"].to_pylist() if found else [], pa.string())  # as they are now, not twice
+        there = pa.array(found[0]["run_id"].to_pylist() if found else [], pa.string())  # not taken twice
         mine = (pc.field("task") == task) & (pc.field("arm") == arm)
         found.append(old.filter(mine & ~pc.field("run_id").isin(there)))
     first = _over(pa.concat_tables(found)).execute(sql("tuned")).fetchone() if found else None

@@ -1,8 +1,7 @@
-"""What the tasks of `benchmarks.learning` start from: base policies, questions and single prompts.
+"""The starting points of the tasks of `benchmarks.learning`: base policies, questions and single prompts.
 
-Policies and prompts lie in `results/start`, with the results. To train them again would be to begin elsewhere: the same
-code on another processor rounds otherwise, stops at another step, and leaves a policy that is right some points more or
-less often.
+Policies and prompts are kept in `results/start`, with the results, and are not trained again. On another processor the
+same code rounds differently and stops at another step, and the accuracy of the policy differs by some points.
 """
 
 import json
@@ -28,16 +27,16 @@ from schemas import UserError
 from schemas.enums import Split
 
 START = results.QUERIES / "start"
-# Of so many questions, so many answers each, by the base policy: those nearest to these shares of right ones are taken.
+# The base policy answers 200 questions 32 times each. The questions nearest to these shares of right answers are taken.
 SURVEYED, SAMPLES = 200, 32
 SINGLE = {"easy": 0.7, "medium": 0.3, "hard": 0.06}
 
 
 def prepare(store: Store, tasks: Sequence[str]) -> dict[str, RecipeSettings]:
-    """Brings what is missing into the archive; gives the settings that depend on where it lies, by task.
+    """Brings missing questions into the archive; returns the settings that depend on local folders, by task.
 
     Raises:
-        UserError: the saved results began from another policy than what lies in results/start.
+        UserError: the saved results began from another policy than the one in results/start.
     """
     folder = Path(f"{store.layout.root}-tasks")
     with store.lock("learning-tasks"):
@@ -58,7 +57,7 @@ def prepare(store: Store, tasks: Sequence[str]) -> dict[str, RecipeSettings]:
 
 
 def base(name: str) -> Path:
-    """The folder of a base policy, which is trained if it is not there."""
+    """The folder of a base policy; trains the policy if it is missing."""
     folder = START / name
     if not folder.exists():
         with bar(f"pre-train the model of {name}") as progress:
@@ -72,7 +71,7 @@ def base(name: str) -> Path:
 
 
 def _single(store: Store) -> None:
-    """A question each that the arithmetic base policy mostly, sometimes and hardly ever gets right."""
+    """Three questions: one that the arithmetic base policy mostly gets right, one sometimes, one hardly ever."""
     files = {name: START / f"single-{name}.jsonl" for name in SINGLE}
     if not all(path.exists() for path in files.values()):
         _survey(store, files)
@@ -81,7 +80,7 @@ def _single(store: Store) -> None:
 
 
 def _survey(store: Store, files: dict[str, Path]) -> None:
-    """Asks the base policy, and writes down which questions are wanted."""
+    """Lets the base policy answer questions, and writes the chosen ones to files."""
     sizes = {"generate.prompts_per_iteration": SURVEYED, "generate.samples_per_prompt": SAMPLES}
     config = load("arithmetic", {**sizes, "policy.base": str(base("arithmetic"))}, iterations=1)
     with (

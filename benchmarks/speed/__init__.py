@@ -1,1 +1,1 @@
-"""Speed and memory beside limits of the machine and other libraries that do the same, measured in the same run."""
+"""Speed and memory, compared with limits of the machine and with other libraries for the same task, in the same run."""

@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed.appends [ARCHIVE] [--processes 10] [--appends 200]
 
-ARCHIVE is made if it is not there: a folder (default: a temporary one), or s3://bucket/folder. Every append is a shard of
-one row with a commit of its own, which is the worst case: a run appends some ten shards an iteration.
+ARCHIVE is a folder (default: a temporary one) or s3://bucket/folder; it is made if it does not exist. Every append is a
+shard of one row with its own commit. This is the worst case: a run appends about ten shards per iteration.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from schemas import TABLES
 
 
 def append(archive: str, writer: int, n: int) -> None:
-    """One process's part; it begins when its standard input ends."""
+    """The part of one process; it begins when its standard input ends."""
     store = Store(archive)
     store.versions()
     print("ready", flush=True)
@@ -42,7 +42,7 @@ def appends(archive: str, n_processes: int, n: int) -> float:
     """Appends `n` rows from each of `n_processes` at once; returns the seconds it took.
 
     Raises:
-        AssertionError: a process failed, or a row is missing or there twice.
+        AssertionError: a process failed, or a row is missing or is there twice.
     """
     Store.create(archive)
     command = [sys.executable, __file__, archive, "--appends", str(n), "--writer"]

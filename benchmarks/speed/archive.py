@@ -1,4 +1,4 @@
-"""Speed and size of the archive beside what the disk allows and what a peer does, measured in the same run.
+"""Speed and size of the archive, compared with the disk's limits and with a peer, in the same run.
 
 python -m benchmarks.speed.archive [append|tokens|open|query|fetch ...] [--rows 1000000] [--folder DIR]
 """
@@ -68,7 +68,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 @dataclass(frozen=True)
 class Work:
-    """What a measurement works with. `pool` has rows of responses; not `realistic`: made up."""
+    """The inputs of a measurement. `pool` has rows of responses; if not `realistic`, they are made up."""
 
     folder: Path
     rows: int
@@ -136,7 +136,7 @@ def tokens(work: Work) -> None:
 
 
 def _bytes_per_token(path: Path, rows: pa.Table) -> dict[str, float]:
-    """Of each top-level column of a Parquet file of responses."""
+    """Bytes per response token of each top-level column of a Parquet file of responses."""
     n_tokens, meta = len(rows["response_token_ids"].combine_chunks().values), pq.read_metadata(path)
     found = dict.fromkeys(rows.column_names, 0.0)
     for group in range(meta.num_row_groups):
@@ -147,7 +147,7 @@ def _bytes_per_token(path: Path, rows: pa.Table) -> dict[str, float]:
 
 
 def open_(work: Work) -> None:
-    """A label in the middle of a long history, and a count there, in a new process."""
+    """Opens a label in the middle of a long history and counts its rows, in a new process."""
     store, root, label = Store.create(work.folder / "archive"), work.folder / "archive", "middle"
     log.info("open: making %d commits to each of four tables", work.commits)
     with bar("commits") as progress:
@@ -185,7 +185,7 @@ def _opened(root: str, label: str) -> dict[str, Any]:
 
 
 def query(work: Work) -> None:
-    """Mean reward by policy through what `reval sql` uses, against DuckDB on the same files."""
+    """Mean reward by policy through the function behind `reval sql`, against DuckDB on the same files."""
     store, root = Store.create(work.folder / "archive"), work.folder / "archive"
     log.info("query: making %s trajectories", f"{work.rows:,}")
 
@@ -215,7 +215,7 @@ def query(work: Work) -> None:
 
 
 def _fill(store: Store, n: int, make: Callable[[int, int], dict[str, pa.Table]], what: str) -> pa.Array:
-    """Shards with `n` rows more, each table committed at once at the end; returns the trajectory_ids."""
+    """Adds shards with `n` rows in total; each table is committed once at the end. Returns the trajectory_ids."""
     sizes = [min(SHARD, n - start) for start in range(0, n, SHARD)]
     paths: dict[str, list[str]] = {}
     shards, ids = [], []
@@ -256,7 +256,7 @@ def _timed(ask: Callable[[], pa.Table]) -> dict[str, Any]:
 
 
 def fetch_(work: Work) -> None:
-    """Responses of given trajectories against decoding, and reading, the row groups that hold them."""
+    """Fetches responses of given trajectories, against decoding, and reading, the row groups that hold them."""
     store = Store.create(work.folder / "archive")
     log.info("fetch: making %s responses, a tenth first", f"{work.rows:,}")
 
@@ -264,7 +264,7 @@ def fetch_(work: Work) -> None:
         return {"responses": rollouts.responses(work.pool, n, PARTS, work.chance)}
 
     ids = _fill(store, work.rows // 10, make, "tenth")
-    tenth = Store.create(work.folder / "tenth")  # the same files in an archive of their own
+    tenth = Store.create(work.folder / "tenth")  # the same files in a separate archive
     for number, path in enumerate(store.shards("responses")):
         (tenth.files.local / path).hardlink_to(store.files.local / path)
         tenth.append("responses", {path: None}, [f"tenth-{number}"])
@@ -317,7 +317,7 @@ def _against_limits(store: Store, ids: list[str], columns: Sequence[str], what: 
 def _row_groups(
     store: Store, located: pa.Table, columns: Sequence[str]
 ) -> tuple[dict[str, list[int]], dict[str, list[tuple[int, int]]]]:
-    """By file: the row groups that hold the rows, and where these columns lie in them as (start, bytes)."""
+    """By file: the row groups that hold the rows, and the places of these columns in them as (start, bytes)."""
     groups, ranges = dict[str, list[int]](), dict[str, list[tuple[int, int]]]()
     paths, rows = np.array(located["path"].to_pylist()), located["row"].to_numpy()
     for path in sorted(set(paths)):
@@ -351,7 +351,7 @@ def _read_ranges(store: Store, ranges: dict[str, list[tuple[int, int]]]) -> None
 
 
 def _forget(store: Store, paths: dict[str, Any]) -> None:
-    """Has the operating system drop what it holds of files; they were fsynced when they were made."""
+    """Lets the operating system drop its cache of the files; they were fsynced when they were made."""
     for path in paths:
         file = os.open(store.files.local / path, os.O_RDONLY)
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,17 +1,17 @@
-"""Updates of a 1.5B policy on a GPU: speed and memory beside a plain step of transformers.
+"""Updates of a 1.5B policy on a GPU: speed and memory, compared with a plain step of transformers.
 
 python -m benchmarks.speed.gpu_train [--tiny] [--repeats 3]
 
-It needs torch, transformers, accelerate, pyarrow and, of this project, `reval` and `schemas`: a copy of the tree will do.
+It needs torch, transformers, accelerate, pyarrow and, of this project, `reval` and `schemas`; a copy of the tree will do.
 Weights are random, in the shape of R1-Distill-Qwen-1.5B; nothing is downloaded. Responses are 1,024 to 8,192 tokens.
 
 An update is reval.update.update itself. The plain step is transformers' own loss on whole logits, with labels on the
 response tokens, over rows put together by length and padded on the right, with the same budget, optimizer and clip;
-nothing of it is compiled. Compiling is not in any time.
-Tokens are prompt and response tokens without padding. Medians, ours and the peer in turn; each one's first time is left
-out.
-Hidden only: the same update with `hidden · weight[target]` for a log-prob, so that no logits ever exist.
-`--tiny` does it all at a size that says nothing, on any machine.
+nothing of it is compiled. The time for compiling is not included anywhere.
+Tokens are prompt and response tokens without padding. Times are medians; ours and the peer run in turn, and the first
+time of each is left out.
+Hidden only: the same update with `hidden · weight[target]` as log-prob, so no logits are computed.
+`--tiny` runs everything on any machine, at a size too small for meaningful numbers.
 """
 
 import argparse
@@ -58,7 +58,7 @@ TINY = {**R1_DISTILL_QWEN_1_5B, "vocab_size": 512, "hidden_size": 96, "intermedi
 ROWS, SHORTEST, LONGEST, PROMPT = 32, 1024, 8192, 128
 IGNORED = -100  # transformers' label of a token that is not learned
 
-# What an operation belongs to, by a word of its name or of one it is part of; the first that fits.
+# The part of an operation, by a word in its name or in the name of an operation around it; the first match counts.
 PARTS = {
     "head": ("_Scores",),
     "optimizer": ("Optimizer.", "adam"),
@@ -68,7 +68,7 @@ PARTS = {
     "copies": ("copy", "aten::cat", "aten::to", "index", "gather", "scatter", "memcpy", "memset", "zero_", "fill_"),
 }
 
-Step = Callable[[], dict[str, Any]]  # what a step says of itself: n_tokens, n_padding_tokens at the least
+Step = Callable[[], dict[str, Any]]  # the figures of a step: at least n_tokens and n_padding_tokens
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -98,7 +98,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def random_policy(shape: dict[str, Any], device: torch.device) -> Policy:
-    """A Qwen2 with random weights, as the trainer would have loaded it."""
+    """A Qwen2 with random weights, as if loaded by the trainer."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
@@ -108,13 +108,13 @@ def random_policy(shape: dict[str, Any], device: torch.device) -> Policy:
 
 
 def how(**changes: Any) -> Settings:
-    """Settings of a pass that is in no folder."""
+    """Settings of a pass without a folder."""
     nowhere = {"policy": "", "optimizer": None, "policy_out": "", "optimizer_out": ""}
     return Settings(**{**nowhere, "objective": "reval", "beta": 1.0, "learning_rate": 1e-6, **changes})
 
 
 def optimizer_of(module: torch.nn.Module) -> torch.optim.Optimizer:
-    """What the trainer uses."""
+    """The trainer's optimizer."""
     return torch.optim.AdamW(module.parameters(), lr=1e-6, betas=(0.9, 0.999), weight_decay=0.0, fused=True)
 
 
@@ -140,7 +140,7 @@ def rollouts(
 
 
 def ours(policy: Policy, optimizer: torch.optim.Optimizer, settings: Settings, rows: pa.Table) -> Step:
-    """An update, from the rollouts as they are read from a file; what it says of itself."""
+    """An update, from the rollouts as they are read from a file; it returns its figures."""
     n, world = len(rows), World(next(policy.parameters()).device)
     draws = pa.table(
         {
@@ -158,7 +158,7 @@ def ours(policy: Policy, optimizer: torch.optim.Optimizer, settings: Settings, r
 
 
 def under_budget(n_tokens: Sequence[int], order: Sequence[int], budget: int) -> list[list[int]]:
-    """Rows in a given order, as many side by side as the budget takes with padding."""
+    """Groups of rows in a given order, each with as many rows side by side as fit the budget with padding."""
     groups: list[list[int]] = []
     for row in order:
         if groups and (len(groups[-1]) + 1) * max(n_tokens[i] for i in [*groups[-1], row]) <= budget:
@@ -169,7 +169,7 @@ def under_budget(n_tokens: Sequence[int], order: Sequence[int], budget: int) -> 
 
 
 def plain(model: Any, optimizer: torch.optim.Optimizer, settings: Settings, rows: pa.Table, by_length: bool) -> Step:
-    """A step on the mean cross-entropy of the response tokens, as transformers makes it of whole logits."""
+    """A step on the mean cross-entropy of the response tokens, computed by transformers from whole logits."""
     device = next(model.parameters()).device
     dtype = models.DTYPES[settings.precision]  # type: ignore[index]
 
@@ -212,7 +212,7 @@ def own_attention(policy: Policy) -> Iterator[None]:
 
 @contextmanager
 def hidden_only() -> Iterator[None]:
-    """No logits: a log-prob is hidden · weight[target], which gives the weight its gradient all the same."""
+    """No logits: a log-prob is hidden · weight[target], so the weight still gets a gradient."""
 
     def scores(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, first_B: Tensor, **more: Any) -> Scores:
         logp_N = torch.linalg.vecdot(hidden_ND, weight_VD[target_N].to(hidden_ND.dtype)).float()
@@ -239,7 +239,7 @@ def timed(steps: dict[str, Step], repeats: int, device: torch.device) -> dict[st
 
 
 def speed(policy: Policy, settings: Settings, rows: pa.Table, repeats: int) -> None:
-    """Tokens a second of updates, and of the plain step where it fits."""
+    """Tokens per second of updates, and of the plain step if it fits into memory."""
     free()
     device = next(policy.parameters()).device
     optimizer, said = optimizer_of(policy), []
@@ -253,7 +253,7 @@ def speed(policy: Policy, settings: Settings, rows: pa.Table, repeats: int) -> N
     try:
         found = timed({"ours": lambda: said.append(mine())}, repeats, device)
     except torch.OutOfMemoryError:
-        policy.zero_grad()  # what it had of a gradient
+        policy.zero_grad()  # frees the gradients it had so far
         print(f"{what}: an update does not fit")
         return
     n, last = said[-1]["n_tokens"], said[-1]
@@ -277,12 +277,12 @@ def speed(policy: Policy, settings: Settings, rows: pa.Table, repeats: int) -> N
 
 
 def memory(policy: Policy, settings: Settings, rows: pa.Table) -> None:
-    """Peak of an update on one long rollout, over that without logits."""
+    """Peak memory of an update on one long rollout, divided by the peak without logits."""
     peaks = {}
     for name, way in (("ours", nullcontext()), ("hidden", hidden_only())):
         step = ours(policy, optimizer_of(policy), settings, rows)
         with way:
-            for _ in range(2):  # from the second on there are moments
+            for _ in range(2):  # AdamW's moments exist from the second step on
                 free()
                 peaks[name] = step()["peak_memory_bytes"] / 1e9
         del step
@@ -294,7 +294,7 @@ def memory(policy: Policy, settings: Settings, rows: pa.Table) -> None:
 
 
 def free() -> None:
-    """Lets go of what is no longer held, and measures peaks anew."""
+    """Frees memory that is no longer used, and starts a new measurement of the peak."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -302,7 +302,7 @@ def free() -> None:
 
 
 def part_of(event: Any) -> str:
-    """What an operation of a profile belongs to."""
+    """The part that an operation of a profile belongs to."""
     names: list[str] = []
     while event is not None:
         names.append(event.name)
@@ -313,7 +313,7 @@ def part_of(event: Any) -> str:
 
 
 def where_it_goes(step: Step, device: torch.device) -> None:
-    """Shares of an update's time by what it is spent on, and the operations that take most of it."""
+    """Shares of an update's time by part, and the operations that take the most time."""
     from torch.profiler import ProfilerActivity, profile
 
     step()

@@ -1,9 +1,9 @@
-"""Updates on a CPU that other runs use too: tokens a second alone and beside others, by how OpenMP's threads wait.
+"""Updates on a CPU that other runs use too: tokens per second alone and beside others, by how OpenMP's threads wait.
 
 python -m benchmarks.speed.neighbours [--seconds 10] [--neighbours 2] [--models small medium]
 
-A run is a process that does nothing but updates (reval.update.update, as in benchmarks.speed.train, mix short). All runs
-start together and are measured over the same seconds; beside others, the mean of all is printed.
+A run is a process that only makes updates (reval.update.update, as in benchmarks.speed.train, mix short). All runs start
+together and are measured over the same seconds; if there are several, their mean is printed.
 spin: OpenMP's default, where threads wait for one another by spinning. ours: what pipeline.children.worker sets.
 one thread: OMP_NUM_THREADS=1, the limit, since no thread waits for another.
 """
@@ -53,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def measured(model: str, options: argparse.Namespace, n_neighbours: int, extra: dict[str, str]) -> float:
-    """Tokens a second of a run, the mean over it and its neighbours."""
+    """Tokens per second of a run: the mean over the run and its neighbours."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
     command = [sys.executable, "-m", "benchmarks.speed.neighbours", "--child", model]
     command += ["--seconds", str(options.seconds), "--tokens", str(options.tokens)]
@@ -68,7 +68,7 @@ def measured(model: str, options: argparse.Namespace, n_neighbours: int, extra: 
 
 
 def child(model: str, n_tokens: int, seconds: float) -> None:
-    """Updates for so many seconds once it is told to, then how many tokens a second they were."""
+    """After a line on standard input, makes updates for this many seconds, then prints the tokens per second."""
     policy = policy_of(model)
     rows = mixed("short", n_tokens, policy.model.config.vocab_size)
     step = ours(policy, optimizer_of(policy), how(micro_batch_tokens=BUDGET, device="cpu"), rows)

@@ -1,10 +1,10 @@
-"""Time and memory of drawing an update's rows by every rule, as the archive grows, beside torchrl's samplers.
+"""Time and memory of drawing an update's rows by every rule, as the archive grows, compared with torchrl's samplers.
 
 python -m benchmarks.speed.replay [RULE ...] [--rows 1000000] [--folder DIR] [--torchrl PYTHON]
 
 The archive is one run of iterations of 4,096 rollouts, with draws and updates of its passes, made by Store.write. A draw
-is all that `draw` does: from opening the archive to the rows of draws. torchrl's samplers draw from memory; what they
-need first, a number for each row in their storage, is not in their time.
+is everything that `draw` does, from opening the archive to the rows of draws. torchrl's samplers draw from memory; they
+first need a number for each row in their storage, and this is not included in their time.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _archive(root: Path, n: int) -> Path:
-    """An archive with `n` rollouts that can be drawn, and what an iteration has more of them, made if it is not there."""
+    """An archive with at least `n` rollouts that can be drawn, in whole iterations; made if it does not exist."""
     done, chance = root.with_suffix(".done"), np.random.default_rng(0)
     if done.exists():
         return root
@@ -86,7 +86,7 @@ def _archive(root: Path, n: int) -> Path:
 
 
 def _with(rows: pa.Table, **values: Any) -> pa.Table:
-    """The rows with the same value in all of a column."""
+    """The rows with one value for a whole column."""
     for name, value in values.items():
         rows = rows.set_column(rows.schema.get_field_index(name), name, pa.array([value] * len(rows)))
     return rows
@@ -131,7 +131,11 @@ def _pass(iteration: int, used: np.ndarray, chance: np.random.Generator) -> dict
 
 
 def measure(small: Path, large: Path, n: int, rules: Sequence[str]) -> dict[str, float]:
-    """Each rule over the whole archive and over a window, in two archives, each in its own process; seconds over all."""
+    """Measures each rule over the whole archive and over a window, in both archives, each in its own process.
+
+    Returns:
+        the seconds over the whole large archive, by rule.
+    """
     found = {}
     for rule in rules:
         ours, less = (fresh(drawing, root, rule, "all") for root in (large, small))
@@ -150,7 +154,7 @@ def measure(small: Path, large: Path, n: int, rules: Sequence[str]) -> dict[str,
 
 
 def drawing(root: str, rule: str, window: str) -> dict[str, Any]:
-    """Median seconds of a draw, and the process's peak memory. The first one is not counted: it reads files anew."""
+    """Median seconds of a draw, and the process's peak memory. The first draw also reads the files and is not counted."""
     changes = {"replay.rule": rule, "replay.window_trajectories": "all" if window == "all" else int(window)}
     changes |= {
         "replay.batch_trajectories": DRAWS,

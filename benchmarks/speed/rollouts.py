@@ -1,8 +1,8 @@
 """Makes the rows that the benchmarks measure with.
 
-Token rows come from a small language model trained on real answers and sampled at temperature 1. Not uniform ids: what an
-archive's size hangs on is how predictable a policy's tokens are and what its log-probs look like. Longer responses are
-several of them end to end. The other tables are made up, in the shape a run gives them.
+Token rows come from a small language model that is trained on real answers and sampled at temperature 1. Uniform ids
+would not do, because an archive's size depends on how predictable a policy's tokens are and on its log-probs. Longer
+responses are several of these end to end. The other tables are made up, in the same form as a run's.
 """
 
 import json
@@ -22,13 +22,13 @@ from schemas import TABLES, digest
 SOLUTIONS = Path(__file__).parents[3] / "shared/data/gsm8k/example_model_solutions.jsonl"
 VOCABULARY, CONTEXT = 8192, 512
 BATCH, LENGTH, LEARNING_RATE, WARM_UP = 4, 192, 3e-3, 50
-QUESTIONS, SAMPLES, MAX_TOKENS = 200, 16, 300  # few questions, seen often: a model gets sharp on those in short time
+QUESTIONS, SAMPLES, MAX_TOKENS = 200, 16, 300  # few questions, seen often: so the model learns them in a short time
 GROUP = 8
 PER_RUN = 60
 
 
 def realistic(folder: Path, seconds: float) -> pa.Table | None:
-    """Rows of responses from a model trained for so many seconds, kept in `folder`; None: no data, or 0 seconds."""
+    """Rows of responses from a model trained for this many seconds, kept in `folder`; None: no data, or 0 seconds."""
     cached = folder / "rollouts.parquet"
     if not cached.exists():
         if not SOLUTIONS.exists() or not seconds:
@@ -39,7 +39,7 @@ def realistic(folder: Path, seconds: float) -> pa.Table | None:
 
 
 def made_up(chance: np.random.Generator, n: int = 2048) -> pa.Table:
-    """Rows of responses where there are no realistic ones: ids as frequent as words are, most log-probs near 0."""
+    """Rows of responses if there are no realistic ones: ids are as frequent as words, most log-probs are near 0."""
     lengths = chance.integers(100, 300, n)
     offsets, total = np.concatenate([[0], np.cumsum(lengths)]).astype("i4"), int(lengths.sum())
     ids = pa.ListArray.from_arrays(offsets, pa.array(np.minimum(chance.zipf(1.3, total), VOCABULARY - 1), pa.int32()))
@@ -49,7 +49,7 @@ def made_up(chance: np.random.Generator, n: int = 2048) -> pa.Table:
 
 
 def responses(pool: pa.Table, n: int, parts: int, chance: np.random.Generator) -> pa.Table:
-    """`n` rows under new ids, each `parts` rollouts of the pool end to end."""
+    """`n` rows with new ids; each is `parts` rollouts of the pool end to end."""
     rows = pool.take(chance.integers(len(pool), size=n * parts)).combine_chunks()
     columns = [_ids(chance, n), _joined(rows["response_text"], parts)]
     columns.append(rows["prompt_token_ids"].take(np.arange(0, n * parts, parts)))
@@ -58,7 +58,7 @@ def responses(pool: pa.Table, n: int, parts: int, chance: np.random.Generator) -
 
 
 def trajectories(rows: pa.Table, number: int, chance: np.random.Generator) -> pa.Table:
-    """The narrow half of rows of responses, or of bare trajectory_ids, as shard `number`."""
+    """Rows of trajectories for rows of responses, or for bare trajectory_ids, as shard `number`."""
     n = len(rows)
     run, iteration = _run(number)
     lengths = chance.integers(100, 1024, n)
@@ -80,7 +80,7 @@ def trajectories(rows: pa.Table, number: int, chance: np.random.Generator) -> pa
 
 
 def verdicts(rows: pa.Table, chance: np.random.Generator) -> pa.Table:
-    """One verdict for each row of trajectories, two in five of them right."""
+    """One verdict for each row of trajectories; two in five are right."""
     n, right = len(rows), chance.random(len(rows)) < 0.4
     columns = {
         "trajectory_id": rows["trajectory_id"],
@@ -117,7 +117,7 @@ def prompts(n: int = 10_000) -> pa.Table:
 
 
 def bare(n: int, chance: np.random.Generator) -> pa.Table:
-    """Rows of responses with a line of text and no tokens, as text that was imported has."""
+    """Rows of responses with a line of text and no tokens, like imported text."""
     columns: dict[str, Any] = {name: pa.nulls(n, type) for name, type in _fields("responses")}
     text = [f"It costs {k} and that makes \\boxed{{{k % 1000}}}" for k in chance.integers(0, 10**6, n)]
     columns |= {"trajectory_id": _ids(chance, n), "response_text": text}
@@ -129,7 +129,7 @@ def _fields(name: str) -> list[tuple[str, pa.DataType]]:
 
 
 def _ids(chance: np.random.Generator, n: int) -> pa.Array:
-    """Ids as digests have them: 32 hex digits that do not repeat."""
+    """Ids like digests: 32 hex digits that do not repeat."""
     text = chance.bytes(16 * n).hex().encode()
     return pa.StringArray.from_buffers(n, pa.py_buffer(np.arange(0, 32 * n + 1, 32, dtype="i4")), pa.py_buffer(text))
 
@@ -201,7 +201,7 @@ def _tokenizer(corpus: list[str]) -> Any:
 
 
 def _train(model: Any, asked: list[list[int]], documents: list[list[list[int]]], seconds: float, end: int) -> None:
-    """On documents of a question and three of its solutions, packed without padding."""
+    """Trains on documents of a question and three of its solutions, packed without padding."""
     import torch
 
     chance, stream = random.Random(0), list[int]()

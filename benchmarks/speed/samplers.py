@@ -2,7 +2,7 @@
 
 python benchmarks/speed/samplers.py uniform|prioritised ROWS    (prints one JSON object)
 
-A file of its own, for an interpreter of its own: torchrl's samplers are compiled for one version of torch each.
+This is a separate file for a separate interpreter: torchrl's samplers are compiled for one version of torch each.
 """
 
 import json
@@ -16,7 +16,7 @@ DRAWS, ITERATION, REPEATS = 1024, 4096, 5
 
 
 def sampling(kind: str, n: int) -> dict[str, Any]:
-    """Median seconds of a draw, of those to compute and set all priorities anew, and the peak memory of the process."""
+    """Median seconds of a draw, median seconds of setting all priorities again, and the peak memory of the process."""
     import torch
     import torchrl
     from tensordict import TensorDict
@@ -34,7 +34,7 @@ def sampling(kind: str, n: int) -> dict[str, Any]:
     for _ in range(REPEATS):
         began = time.perf_counter()
         if kind == "prioritised":
-            # The sampler raises what it is given to alpha, the age term too.
+            # The sampler raises the priority to alpha, and with it the age term.
             buffer.update_priority(index, (residual.abs() + 0.01) * torch.exp(-age / 100) ** (1 / 0.6))
         priorities.append(time.perf_counter() - began)
         assert len(buffer.sample()) == DRAWS

@@ -1,18 +1,19 @@
-"""Updates on a CPU: tokens a second beside transformers and TRL, peak memory, padding.
+"""Updates on a CPU: tokens per second compared with transformers and TRL, peak memory, padding.
 
 python -m benchmarks.speed.train [--repeats 5] [--tokens 8192] [--only PART ...]
 
 An update is reval.update.update itself, from rollouts as they are read from a file to the optimizer's step.
 plain: transformers' own loss on whole logits, labels on the response tokens, rows padded on the right under the same
 budget, in the order drawn or by length; the same weights, tokens, optimizer and clip.
-TRL: GRPOTrainer's own step without what makes completions: its split into batches, its loss, accelerate's backward, the
-same optimizer and clip. A batch holds as many rows as the budget takes at the length TRL pads all of them to. Its head is
-written for Triton; on a CPU it takes another way, which scores prompts and padding too.
-Tokens are prompt and response tokens without padding. All in turn, medians; the first of each is not counted.
+TRL: GRPOTrainer's own step without the generation of completions: its split into batches, its loss, accelerate's
+backward, the same optimizer and clip. A batch holds as many rows as fit the budget at the length to which TRL pads all of
+them. Its head is written for Triton; on a CPU it uses other code, which scores prompts and padding too.
+Tokens are prompt and response tokens without padding. Times are medians; all run in turn, and the first time of each is
+not counted.
 
-short: prompts of 4 to 8 tokens, responses of 4 to 20, as in the default recipe. uneven: 16 to 1,024, as many of each
+short: prompts of 4 to 8 tokens, responses of 4 to 20, as in the default recipe. uneven: 16 to 1,024, equally many of each
 order of magnitude. even: all 256. small: the arithmetic model; medium: 256 wide, 4 layers, 32,000 tokens.
-memory: one rollout of 8,192 tokens, a vocabulary of 150,000, 256 wide, each in a process of its own.
+memory: one rollout of 8,192 tokens, a vocabulary of 150,000, 256 wide, each measurement in its own process.
 """
 
 import argparse
@@ -79,7 +80,7 @@ def policy_of(model: str) -> Policy:
 
 
 def mixed(mix: str, n_tokens: int, n_vocabulary: int) -> pa.Table:
-    """Rollouts of about so many tokens, in whole groups of one prompt's."""
+    """Rollouts with about this many tokens in total, in whole groups of one prompt."""
     chance = np.random.default_rng(0)
     pairs: list[tuple[int, int]] = []
     while sum(map(sum, pairs)) < n_tokens or len(pairs) % GROUP:
@@ -92,7 +93,7 @@ def mixed(mix: str, n_tokens: int, n_vocabulary: int) -> pa.Table:
 
 
 def speed(model: str, mix: str, n_tokens: int, repeats: int) -> None:
-    """Tokens a second of an update and its peers, and the padding of each."""
+    """Tokens per second of an update and its peers, and the padding of each."""
     base = policy_of(model)
     rows, settings = mixed(mix, n_tokens, base.model.config.vocab_size), how(micro_batch_tokens=BUDGET, device="cpu")
     steps: dict[str, Step] = {}
@@ -139,7 +140,7 @@ def trl_step(model: Any, settings: Settings, rows: pa.Table, folder: str) -> Ste
     """A step of TRL's GRPOTrainer on the same rollouts.
 
     Raises:
-        ImportError: TRL, or what it needs, is not installed.
+        ImportError: TRL, or a package it needs, is not installed.
     """
     with warnings.catch_warnings(action="ignore"):
         from datasets import Dataset
@@ -186,7 +187,7 @@ def trl_step(model: Any, settings: Settings, rows: pa.Table, folder: str) -> Ste
 
 
 def _as_generated(rows: pa.Table) -> dict[str, Any]:
-    """What TRL's trainer has once completions are there: prompts padded on the left, completions on the right."""
+    """The inputs of TRL's trainer after generation: prompts padded on the left, completions on the right."""
     from trl.trainer.utils import pad
 
     read = Rollouts(rows)
@@ -204,7 +205,7 @@ def _as_generated(rows: pa.Table) -> dict[str, Any]:
 
 
 def memory(tied: str, n_tokens: int) -> None:
-    """Peaks of a step on one long rollout: ours and without logits, and plain of as long a one as there is room for."""
+    """Peak memory of a step on one long rollout: ours and without logits, and ours and plain on the longest that fits."""
     peaks = {way: fresh(peak, way, tied, n_tokens)["peak"] / 1e6 for way in ("ours", "hidden only")}
     times = peaks["ours"] / peaks["hidden only"]
     peer = f"hidden states only {peaks['hidden only']:,.0f} MB"
@@ -219,13 +220,13 @@ def memory(tied: str, n_tokens: int) -> None:
 
 
 def _available() -> float:
-    """MB of memory that nobody uses."""
+    """MB of memory that is available."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 1000
 
 
 def peak(way: str, tied: str, n_tokens: str) -> dict[str, Any]:
-    """Peak memory of a process that makes two steps: from the second on there are moments."""
+    """Peak memory of a process that makes two steps; AdamW's moments exist from the second step on."""
     policy = random_policy({**QWEN, "vocab_size": LARGE_VOCABULARY, "tie_word_embeddings": tied == "tied"}, CPU)
     rows = rollouts([128], [int(n_tokens) - 128], LARGE_VOCABULARY, np.random.default_rng(0))
     settings, optimizer = how(micro_batch_tokens=int(n_tokens), device="cpu"), optimizer_of(policy)

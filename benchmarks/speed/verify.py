@@ -1,18 +1,18 @@
-"""Judging real solutions: the pool beside plain loops over math-verify, with hostile items, memory and start-up.
+"""Judging real solutions: the pool compared with plain loops over math-verify, with hostile items, memory and start-up.
 
 python -m benchmarks.speed.verify [--items N] [--repeats 5] [--data DIR]
 
 short: solutions of GSM8K's test problems by its example models, 281 characters each, that end in `A: 18`.
-long: each of them behind three of other problems, 1,129 characters. aime: solutions of AIME 2024, full of LaTeX, cut
-off behind each of their lines, and of what is left the last lines of at most 1,300 characters; few hold a box.
-No two of a set are the same to the verifier, so that judging what is the same once gains nothing here.
+long: each of them after three solutions of other problems, 1,129 characters. aime: solutions of AIME 2024, full of LaTeX,
+cut off after each of their lines; of each piece the last lines, at most 1,300 characters; few have a box.
+No two items of a set are the same to the verifier, so judging equal items only once gains nothing here.
 
-The plain loop is what a script does: parse the gold answer, parse the response, compare; math-verify's defaults without
-time limits. Every measurement is in a process of its own, ours and the peers' in turn; medians. Rates are of the second
-half of a set: the first half warms each process, since the parser of LaTeX learns its grammar's tables from what it
-reads. A hostile item is a tower of powers, each another one; when it runs into the deadline it costs that in any pool,
-so what is held against the clean run is the time beyond: all, less the deadlines shared among the workers.
-Memory: what this process grows by, and every worker's own peak, pages that they share counted in each.
+The plain loop is a script's way: parse the gold answer, parse the response, compare; math-verify's defaults without time
+limits. Every measurement has its own process, ours and the peers' in turn; figures are medians. Rates are of the second
+half of a set: the first half warms up each process, because the LaTeX parser fills its grammar's tables while it reads.
+A hostile item is a tower of powers, each a different one. If it reaches the deadline, it costs that time in any pool. So
+only the time beyond is compared with the clean run: the total, minus the deadlines shared among the workers.
+Memory: the growth of this process, and every worker's own peak; shared pages count in each.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def solutions(data: str, kind: str, n: int) -> list[tuple[str, str]]:
         pairs = [(row["answer"], text) for row in rows for text in _endings(row["solution"].splitlines(keepends=True))]
     else:
         lines = (Path(data) / "gsm8k" / "example_model_solutions.jsonl").read_text().splitlines()
-        asked = [list(json.loads(line).values())[1:] for line in lines]  # the question; who wrote it, and their solutions
+        asked = [list(json.loads(line).values())[1:] for line in lines]  # all but the question
         pairs = [(truth.rsplit("A: ", 1)[1], by["solution"]) for truth, *models in asked for by in models]
     if kind == "long":
         texts = [text for _, text in pairs]
@@ -89,7 +89,7 @@ def _endings(lines: list[str]) -> Iterator[str]:
 
 
 def rates(data: Path, kind: str, n: int, repeats: int) -> None:
-    """Items a second of the pool against each peer, and its memory."""
+    """Items per second of the pool against each peer, and its memory."""
     workers, peers = ([N_THREADS, 1], list(PEERS)) if kind == "short" else ([N_THREADS], ["plain"])
     runs: dict[int | str, list[dict[str, Any]]] = {way: [] for way in (*workers, *peers)}
     apart: list[float] = []
@@ -126,7 +126,7 @@ def _memory(what: str, runs: list[dict[str, Any]]) -> None:
 
 
 def hostile(data: Path, n: int, repeats: int) -> None:
-    """What hostile items cost beyond their deadlines, and a worker that is killed."""
+    """The cost of hostile items beyond their deadlines, and of a killed worker."""
     clean = [fresh(pooled, data, "short", n, N_THREADS, 0, 0, "cold") for _ in range(repeats)]
     n_hostile = max(1, clean[0]["n"] // CLEAN_TO_A_HOSTILE)
     mixed = [fresh(pooled, data, "short", n, N_THREADS, n_hostile, seed, "cold") for seed in range(repeats)]
@@ -135,7 +135,7 @@ def hostile(data: Path, n: int, repeats: int) -> None:
     same = {run["verdicts"] for run in (*clean, *mixed)} == {clean[0]["verdicts"]}
     ended = f"{mixed[0]['timeouts']} timed out, {mixed[0]['crashes']} crashed, in {mixed[0]['seconds']:.1f} s"
     print(f"{n_hostile} hostile ones among them: {ended}; the others' verdicts are {'the same' if same else 'CHANGED'}")
-    share = seconds / beyond if beyond > 0 else float("inf")  # deadlines that overlap cost less than one by one
+    share = seconds / beyond if beyond > 0 else float("inf")  # overlapping deadlines cost less than single ones
     said = f"{beyond:.2f} s beyond the deadlines"
     say("hostile, the others' rate", said, f"{seconds:.2f} s without", share, "≥ 0.8", same and share >= 0.8)
     _memory("hostile", mixed)
@@ -168,7 +168,7 @@ def looped(data: str, kind: str, n: str, way: str) -> dict[str, Any]:
 def pooled(
     data: str, kind: str, n: str, n_workers: str, n_hostile: str = "0", seed: str = "0", how: str = "warm"
 ) -> dict[str, Any]:
-    """The pool. `warm`: timed over the second half; `cold`: over all; `kill`: so too, and a worker dies half-way."""
+    """The pool. `warm`: timed over the second half; `cold`: over all; `kill`: like cold, but a worker dies half-way."""
     items, judge, chance = solutions(data, kind, int(n)), verifier("math"), Random(int(seed))
     for number in range(int(n_hostile)):
         items.insert(chance.randrange(len(items) + 1), (chance.choice(items)[0], HOSTILE % (9 + number)))
@@ -205,14 +205,14 @@ def pooled(
 
 @contextmanager
 def _watched(pool: Pool) -> Iterator[list[int]]:
-    """What the workers that live have held at the most, together, as time goes by."""
+    """The peak, over time, of the memory that all living workers hold together."""
     stop, peaks = Event(), [0]
 
     def watch() -> None:
         while not stop.wait(0.05):
             held = 0
             for place in [*pool._places, *pool._spares]:
-                with suppress(OSError, StopIteration):  # it has just ended
+                with suppress(OSError, StopIteration):  # the worker has just ended
                     held += peak_bytes(place.worker.pid)
             peaks.append(held)
 

@@ -4,8 +4,8 @@ import re
 
 # The longest answer that is stored; a longer one is cut, because nobody would read all of it.
 MAX_EXTRACTED_CHARACTERS = 1000
-# A run of backslashes with the command or brace after it, or a brace alone. It always matches a whole run, so no backslash
-# is read twice.
+# A run of backslashes with the command or brace after it, or a brace alone. It always matches a whole run, so it reads no
+# backslash twice.
 _TOKEN = re.compile(r"(\\++)(?:(boxed|fbox)(?![a-zA-Z])\s*+(\{?)|([{}]))?|([{}])")
 # The content of a box without braces: a number, a command and its arguments, or one letter; `\boxed for` is prose.
 _BARE = re.compile(r"[-+]?(?:\d++(?:[.,/]\d++)*+|\.\d++)|\\[a-zA-Z]++(?:\{[^{}]*+\}){0,2}|[A-Za-z](?![A-Za-z])")
