@@ -1,3 +1,3 @@
-"""The tests, in the same folders as the code. `helpers` is what they share, and `whole` runs the real command with real
+"""The tests, in the same folders as the code. They share `helpers`; `whole` runs the real command with real
 engines, crashes and full disks.
 """

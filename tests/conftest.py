@@ -1,4 +1,4 @@
-"""What several tests share: a model that knows nothing, and an archive that the real command made."""
+"""Shared fixtures: an untrained model, and an archive that the real command made."""
 
 import json
 import os
@@ -22,13 +22,13 @@ from tests.helpers.archives import SUMS, random_model, run_iteration, run_pass
 from tests.helpers.command import QUICK, REVAL, SMALL, environment
 
 pytest_plugins = ["tests.quick"]
-# Two processes run the tests, and theirs as many threads as there are cores each: they would wait for one another.
+# Two processes run the tests. If their children each had as many threads as cores, they would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests go to one process, and whatever wants `home` to the same, first: it takes longest."""
+    """All tests of a file go to one process. All tests that use `home` go to one too, first, as they take longest."""
     for item in items:
         group = "home" if "home" in getattr(item, "fixturenames", ()) else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """`reval up`: one Prefect server with the deployments, for all tests that run a flow.
 
-    `env` is what a command needs to use it, `log` what it printed, `process` and `port` its own.
+    `env` is the environment for commands that use it, `log` its output, `process` and `port` are the server's.
     """
     folder = tmp_path_factory.mktemp("served")
     with socket.socket() as probe:
@@ -85,9 +85,9 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Callable[..., Any]]]:
-    """A real trainer and a real engine, each in its process, started once: to start another takes seconds.
+    """A real trainer and a real engine, each in its own process, started once, because starting takes seconds.
 
-    They are what `Processes.trainer` and `Processes.engine` give, by name.
+    `Processes.trainer` and `Processes.engine` return them, by name.
     """
     folder = tmp_path_factory.mktemp("children")
     trainer = Worker("pipeline.runs.trainer_child", log=folder / "trainer.log")
@@ -108,7 +108,7 @@ def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Cal
 
 @pytest.fixture
 def warm(children: dict[str, Callable[..., Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever wants a trainer or an engine in this process gets those that are running."""
+    """Code in this process that needs a trainer or an engine gets the running ones."""
     for name, child in children.items():
         monkeypatch.setattr(f"pipeline.runs.processes.Processes.{name}", child)
 
@@ -117,7 +117,7 @@ def warm(children: dict[str, Callable[..., Any]], monkeypatch: pytest.MonkeyPatc
 def trained(tmp_path_factory: pytest.TempPathFactory, children: dict[str, Callable[..., Any]]) -> SimpleNamespace:
     """An archive of two iterations, with a retraining from the state after the first. Tests read it, or copy it.
 
-    `archive` is its folder, `settings` what its runs were begun with, `first` the snapshot that ended iteration 1.
+    `archive` is its folder, `settings` are those of its runs, `first` is the snapshot at the end of iteration 1.
     """
     from pipeline import recipes
     from pipeline.runs.loop import end
@@ -147,5 +147,5 @@ def trained(tmp_path_factory: pytest.TempPathFactory, children: dict[str, Callab
 
 @pytest.fixture
 def archive(trained: SimpleNamespace, tmp_path: Path) -> Path:
-    """A copy of that archive, to do anything with."""
+    """A copy of that archive, which a test may change."""
     return shutil.copytree(trained.archive, tmp_path / "archive")

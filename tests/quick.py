@@ -1,7 +1,7 @@
-"""What is quick and what is slow: `make quick` runs tests without the mark `slow`, which start no process.
+"""Quick and slow tests: `make quick` runs tests without the mark `slow`, which start no process.
 
-A test is slow if it lies in tests/whole, if a fixture of it starts processes, or if it says so: `@pytest.mark.slow`, or
-`pytestmark = pytest.mark.slow` for a file. Say so where a test starts a process itself or takes seconds. A test that is
+A test is slow if it is in tests/whole, if one of its fixtures starts processes, or if it is marked: `@pytest.mark.slow`,
+or `pytestmark = pytest.mark.slow` for a file. Mark a test that starts a process itself or takes seconds. A test that is
 not marked and starts a process fails, in every run.
 """
 

@@ -67,7 +67,7 @@ def test_a_wing_imports_those_before_it(path: Path) -> None:
 
 
 def test_no_two_files_import_one_another() -> None:
-    """Nor three, nor more: what is left after files that import no other are taken away, again and again, is a circle."""
+    """Nor three or more: files that import no other are removed again and again; what is left is a circle."""
     arrows = {name: modules(tree(path)) & MODULES for path, name in NAMES.items()}
     while free := {name for name, to in arrows.items() if not to}:
         arrows = {name: to - free for name, to in arrows.items() if name not in free}
@@ -93,7 +93,7 @@ def test_queries_have_names_of_their_own() -> None:
 
 
 def test_no_two_classes_have_the_same_name() -> None:
-    """Whoever meets a name knows what it means, in whatever file."""
+    """So a name means the same in every file."""
     names = [node.name for path in FILES for node in tree(path).body if isinstance(node, ast.ClassDef)]
     assert [name for name, n in Counter(names).items() if n > 1] == []
 

@@ -113,7 +113,7 @@ def test_other_commands_are_known() -> None:
 
 @by_name
 def test_commands_in_the_text_are_known(page: Path) -> None:
-    """Those between backticks: `reval plan`, with its options."""
+    """Commands between backticks: `reval plan`, with its options."""
     known = typer.main.get_command(app).commands
     for name, rest in re.findall(r"`reval ([a-z]+)([^`]*)`", page.read_text()):
         assert name in known, f"{page.name}: reval {name}"
@@ -123,14 +123,14 @@ def test_commands_in_the_text_are_known(page: Path) -> None:
 
 
 def options(command: Any) -> set[str]:
-    """Those of a command or of any command of a group."""
+    """The options of a command, or of any command of a group."""
     own = {option for parameter in command.params for option in parameter.opts}
     return own.union(*(options(below) for below in getattr(command, "commands", {}).values()))
 
 
 @by_name
 def test_settings_are_known(page: Path) -> None:
-    """Those that a recipe shows, and those between backticks: `train.beta`."""
+    """Settings in a recipe on a page, and settings between backticks: `train.beta`."""
     for text in blocks(page, "toml"):
         assert Config(recipe="shown", **tomllib.loads(text))
     sections = {name: field.annotation for name, field in Config.model_fields.items()}
@@ -156,7 +156,7 @@ def test_the_query_on_the_front_page_has_these_columns(trained: SimpleNamespace)
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
 def test_programs_run(page: Path, trained: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder with an archive whose newest policy stands for the one of the page."""
+    """In a folder with an archive whose newest policy replaces the one on the page."""
     monkeypatch.chdir(trained.archive.parent)
     names: dict[str, Any] = {}
     for text in blocks(page, "python"):
@@ -186,7 +186,7 @@ def test_the_plan_is_what_plan_says() -> None:
 
 
 def test_judging_again_says_what_it_shows(tmp_path: Path) -> None:
-    """Seconds aside, which are the machine's."""
+    """Except for seconds, which depend on the machine."""
     data = ROOT.parent / "shared" / "data" / "gsm8k"
     if not data.exists():
         pytest.skip("no labelled solutions here")
@@ -219,7 +219,7 @@ def listed(text: str, heading: str) -> set[str]:
 
 
 def test_tables_are_complete() -> None:
-    """Of verifiers, verdicts with their rewards, draw rules, objectives and views."""
+    """The tables of verifiers, verdicts with their rewards, draw rules, objectives and views."""
     assert {name.split(":")[0] for name in listed(read("verifiers.md"), "verifier")} == {*NAMES, IMPORTED}
     shown = {row[0].strip("`"): row[2] for row in rows(read("verifiers.md")) if row[0].strip("`") in set(Verdict)}
     worth = {word: "none" if reward is None else f"{reward:g}" for word, reward in REWARDS.items()}
@@ -237,7 +237,7 @@ def test_every_page_is_in_the_index() -> None:
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
-    """To a file of the repository, and to a heading of it where one is named."""
+    """Links lead to a file of the repository, and to a heading in it if one is named."""
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         address, _, anchor = link.partition("#")
         target = page.parent / address if address else page
@@ -272,7 +272,7 @@ def test_the_front_page_is_one_page() -> None:
 
 
 def test_lines_are_folded() -> None:
-    """Tables and code aside."""
+    """Except for tables and code."""
     for page in LINKED:
         prose = FENCED.sub("", page.read_text())
         long = [line for line in prose.splitlines() if len(line) > 120 and not line.startswith(("|", "    "))]

@@ -15,14 +15,14 @@ pytestmark = pytest.mark.slow
 PACKAGES = ("flows", "pipeline", "reval", "schemas")
 NEEDED = {".py", ".sql", ".toml"}
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-# Says where each package was found, and then what the command says of itself.
+# Prints where each package was found, and then the output of the command.
 HELP = f"import sys, {', '.join(PACKAGES)}; print({', '.join(f'{name}.__file__' for name in PACKAGES)}); "
 HELP += "from flows.cli import main; sys.argv = ['reval', '--help']; main()"
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """Built from a copy, since setuptools leaves files where it builds."""
+    """Built from a copy, because setuptools leaves files in the folder where it builds."""
     folder = tmp_path_factory.mktemp("wheel")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / "copy" / name, ignore=shutil.ignore_patterns("__pycache__"))

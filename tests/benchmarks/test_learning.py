@@ -40,7 +40,7 @@ def test_columns_teaches_right_answers_and_no_question_is_in_both_splits(tmp_pat
 
 @pytest.fixture
 def small(monkeypatch, tmp_path, model_folder) -> Path:
-    """Tasks and arms of moments, and results of their own; gives the archive."""
+    """Very short tasks and arms, with separate results; returns the archive."""
     settings = {
         "policy.base": str(model_folder),
         "generate.prompts_per_iteration": 2,
@@ -75,7 +75,7 @@ def test_what_is_done_is_not_done_again(small, warm, capsys, monkeypatch) -> Non
     assert len(set(kept["run_id"].to_pylist())) == 2
     assert max(kept["n_generated"].to_pylist()) == 8
     assert made("--arms", "a", "--seeds", "1") == []
-    # An archive that is gone is not made again either, if its runs were saved; what is new runs alone.
+    # If the archive is deleted, saved runs are not made again; only new ones run.
     new = made("--arms", "a", "grpo-fresh", "--seeds", "1", archive=small.with_name("another"))
     assert [name.rpartition(".t")[0] for name in new] == ["tiny.grpo-fresh"] * 2
     assert len(set(pq.read_table(results.SAVED_IN / "curves.parquet")["run_id"].to_pylist())) == 4
@@ -87,7 +87,7 @@ def test_what_is_done_is_not_done_again(small, warm, capsys, monkeypatch) -> Non
 
 
 def curves(folder: Path, rewards: dict[str, list[float]]) -> None:
-    """Kept rows of made-up runs: ten rollouts and two updates an iteration."""
+    """Saved rows of made-up runs: ten rollouts and two updates per iteration."""
     rows = []
     for run_id, of_run in rewards.items():
         task, arm, trial, seed = run_id.split(".")
@@ -138,7 +138,7 @@ def test_intervals() -> None:
     middle, low, high = report.interval([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (middle, low, high) == (3.0, 1.0, 5.0)
     assert report.ratio([2.0] * 3, [6.0] * 3) == (3.0, 3.0, 3.0)
-    # Never is more than any number: a peer that never gets there needs infinitely often as many.
+    # Never reached counts as infinity: such a peer needs infinitely many times as many.
     assert report.ratio([2.0] * 3, [math.inf] * 3) == (math.inf,) * 3
     assert report.ratio([math.inf] * 3, [2.0] * 3) == (0.0,) * 3
     assert all(map(math.isnan, report.ratio([math.inf] * 3, [math.inf] * 3)))

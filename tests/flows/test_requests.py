@@ -19,7 +19,7 @@ from tests.helpers.command import invoke
 
 @pytest.fixture
 def counted(monkeypatch) -> Counter[str]:
-    """Counts calls of what makes a request and of draws; the two flows run without Prefect, which starts a server."""
+    """Counts calls that make a request or draw. The two flows run without Prefect, which would start a server."""
     counts: Counter[str] = Counter()
 
     def count(module: str, name: str) -> None:
@@ -49,7 +49,7 @@ def words(trained) -> list[str]:
 
 @pytest.mark.usefixtures("warm")
 def test_a_retraining_is_checked_once_and_drawn_once_more_than_it_has_passes(trained, archive, counted) -> None:
-    """The first draw is made for the check, so that what cannot be drawn leaves no run; one that goes on began so."""
+    """The check makes the first draw, so an impossible one leaves no run. A run was checked when it began."""
     command = ("retrain", "--archive", str(archive), *words(trained))
     assert "run retrain made retrain-0002" in invoke(*command, "--passes", "2").stdout
     assert counted == {"load": 1, "check": 1, "rows": 1 + 2}
@@ -75,7 +75,7 @@ def test_a_request_says_what_was_asked_with_the_state_pinned(trained) -> None:
 
 @pytest.mark.usefixtures("warm")
 def test_a_name_that_another_took_after_the_check_is_refused(trained, archive) -> None:
-    """With other settings, or from another policy."""
+    """If the other run has other settings or another policy."""
     config = recipes.load("arithmetic", trained.settings)
     first = check("iterate", config, archive, name="mine")
     other = recipes.load("arithmetic", {**trained.settings, "train.beta": 0.5})

@@ -24,7 +24,7 @@ from tests.helpers.archives import SUMS, run_iteration, run_pass
 from tests.helpers.command import invoke, refused
 from tests.helpers.runs import open_run
 
-# Rules at settings that a small archive bears; the custom one looks at every kind of column.
+# Rules with settings for a small archive; the custom one uses every kind of column.
 RULE_SETTINGS: dict[str, dict[str, Any]] = {
     "recency": {"replay.recency.gamma": 0.5},
     "balanced": {"replay.balanced.sigma": 0.3},
@@ -89,7 +89,7 @@ class TestEveryRule:
             assert rows(Store(archive), "x") == before
 
     def test_an_iteration_draws_the_same_however_far_back_it_looks_first(self, trained, archive, rule) -> None:
-        """The window is found step by step; looking at everything at once finds the same rows."""
+        """The window is found step by step; reading everything at once finds the same rows."""
         config = recipes.load("arithmetic", settings_of(trained, rule, **{"replay.window_trajectories": 64}))
         store = Store(archive)
         base = db.connect(store).execute("SELECT base_policy_id FROM runs LIMIT 1").fetchone()[0]
@@ -106,7 +106,7 @@ class TestEveryRule:
 @pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("rule", ["fresh_priority", "custom"])
 def test_passes_repeat_bit_for_bit(trained, archive, rule) -> None:
-    """Two passes, the second of which looks back at the first; then each again from its record."""
+    """Two passes, the second one uses the history of the first; then each is repeated from its record."""
     with retrain(trained, archive, 2, name="once", overrides={"rule": rule}) as run:
         run_passes(run, 2)
     for pass_id in ("once-0001", "once-0002"):
@@ -117,7 +117,7 @@ def test_passes_repeat_bit_for_bit(trained, archive, rule) -> None:
 
 @pytest.mark.usefixtures("warm")
 def test_fresh_priority_goes_by_the_last_residual_of_the_passes_that_led_here(trained, archive) -> None:
-    """Of the run's own first pass where it used the row; of a policy's ancestors if it began from one."""
+    """The residual of the run's own first pass if that used the row, else of the passes that led to its first policy."""
     store = Store(archive)
     connection = db.connect(store)
 
@@ -152,7 +152,7 @@ def test_a_retraining_goes_on_from_the_policy_it_began_with_when_only_its_name_i
 
 @pytest.mark.usefixtures("warm")
 def test_only_what_was_asked_for_is_drawn(trained, archive) -> None:
-    """By run, by policy, by condition, by age; what is left out still counts in the group's mean."""
+    """By run, by policy, by condition, by age; rows that are left out still count in the group's mean."""
     base = db.connect(Store(archive)).execute("SELECT base_policy_id FROM runs LIMIT 1").fetchone()[0]
     common = {"replay.batch_trajectories": 20}
     with retrain(trained, archive, name="a", overrides={"retrain.policies": [base], **common}) as run:
@@ -202,9 +202,9 @@ def test_a_condition_is_asked_of_the_pinned_state(trained, archive) -> None:
 
 @pytest.mark.usefixtures("warm")
 def test_a_reference_is_computed_once_whoever_asks(trained, archive, children, monkeypatch) -> None:
-    """Two retrainings from the base policy under one reference: the second makes no forward pass; the rows say for whom.
+    """Two retrainings from the base policy with one reference: the second makes no forward pass; rows name their pass.
 
-    In another precision the sums are other numbers: they are computed once more and stand beside the first.
+    In another precision the sums are different numbers: they are computed again and kept beside the first.
     """
     calls: list[int] = []
     real: Callable[..., Any] = Worker.call
@@ -253,7 +253,7 @@ def test_a_reference_is_computed_once_whoever_asks(trained, archive, children, m
 
 @pytest.mark.usefixtures("warm")
 def test_waiting_leaves_an_iteration_without_updates(trained, archive) -> None:
-    """A batch of more than there is yet: the policy goes on unchanged, and its record says so; then the draws begin."""
+    """At first there are too few rollouts: the policy stays unchanged, and its record says so; later, draws begin."""
     from pipeline.stages import evaluate
 
     how = {**trained.settings, "replay.schedule": "paper_algorithm_1", "replay.if_short": "wait"}
@@ -349,7 +349,7 @@ def test_iterate_refuses_what_no_wait_could_mend(tmp_path, changes, message) -> 
 
 @pytest.mark.usefixtures("warm")
 def test_a_policy_is_evaluated_as_its_run_evaluates(trained, archive, monkeypatch) -> None:
-    """Without being told again: the same questions and limits, so the same benchmark, of which nothing is left to answer."""
+    """Without giving settings again: the same questions and limits, so the same benchmark, already fully answered."""
     monkeypatch.setattr("pipeline.inputs.arithmetic.problems", lambda seed: SUMS)
     benchmarks = "SELECT DISTINCT benchmark FROM runs"
     (own,) = db.connect(Store(archive)).execute(benchmarks).fetchall()

@@ -1,1 +1,1 @@
-"""What test files share, by what it is about: the command, archives, training passes, files of other people."""
+"""Shared by test files, by subject: the command, archives, training passes, files of other people."""

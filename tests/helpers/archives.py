@@ -54,7 +54,7 @@ def run_pass(run: Any, iteration: int) -> None:
 
 
 def run_iteration(run: Any, iteration: int) -> None:
-    """The stages of an iteration, but for what evaluates and ends it."""
+    """The stages of an iteration, without evaluation and end."""
     from pipeline.stages import generate, score
 
     generate.generate(run, iteration)

@@ -45,7 +45,7 @@ def settings(**more: object) -> list[str]:
 
 
 def reval(*words: str, cwd: Path, code: int = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs the command and holds its exit code against `code`."""
+    """Runs the command and compares its exit code with `code`."""
     done = subprocess.run(
         [*REVAL, *words], cwd=cwd, env={**environment(cwd), **(env or {})}, capture_output=True, text=True, timeout=600
     )
@@ -59,7 +59,7 @@ def environment(cwd: Path) -> dict[str, str]:
 
 
 def invoke(*words: str, code: int = 0) -> SimpleNamespace:
-    """Runs the command within this process and holds its exit code against `code`; gives `stdout` and `stderr`."""
+    """Runs the command within this process and compares its exit code with `code`; returns `stdout` and `stderr`."""
     from typer.testing import CliRunner
 
     from flows.cli.main import app
@@ -70,7 +70,7 @@ def invoke(*words: str, code: int = 0) -> SimpleNamespace:
 
 
 def refused(*words: str) -> str:
-    """The one line in which the command says what is wrong with what it was asked."""
+    """The command's error about a bad request, which must be one line."""
     done = invoke(*words, code=2)
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, done.stderr

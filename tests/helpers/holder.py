@@ -19,7 +19,7 @@ with Store(sys.argv[1]).lock(sys.argv[2]):
 
 @contextmanager
 def lock_held(archive: str | Path, name: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """The process, which has the lock of this name until its standard input is closed or it is killed."""
+    """A process that holds the lock of this name until its standard input is closed or it is killed."""
     command = [sys.executable, "-c", HOLD, str(archive), name]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment(cwd), **pipes) as process:

@@ -23,7 +23,7 @@ BETA = 0.5
 
 
 def sample(n: int, **given: torch.Tensor) -> Sample:
-    """A sample of n trajectories in which everything that is not given is zero, and each has one response token."""
+    """A sample of n trajectories with one response token each; everything that is not given is zero."""
     zeros = dict.fromkeys(Sample._fields, torch.zeros(n, dtype=torch.float64))
     return Sample(**{**zeros, "row_N": torch.arange(n), **given})
 

@@ -1,6 +1,6 @@
 """Runs training passes in forks of one process that has imported everything, since a new process takes seconds.
 
-Reads a folder a line, forks, says the child's pid, and waits for it; the child runs the pass and ends.
+Reads one folder per line, forks, prints the child's pid, and waits for it; the child runs the pass and ends.
 """
 
 import os

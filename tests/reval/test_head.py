@@ -38,7 +38,7 @@ def gradients(given: tuple[Tensor, Tensor], *scored: tuple[Tensor, ...]) -> zip:
 
 
 def loss(logp_N: Tensor, value_B: Tensor) -> Tensor:
-    """Something whose gradient by every log-prob and by every V is another number."""
+    """A loss whose gradient is different for every log-prob and every V."""
     return (WEIGHT_N * logp_N).sum() + (WEIGHT_B * value_B.square()).sum()
 
 
@@ -47,7 +47,7 @@ def loss(logp_N: Tensor, value_B: Tensor) -> Tensor:
 def test_against_float64(monkeypatch, temperature, kept, fused) -> None:
     """With probabilities computed again in backward, with some kept and with all; six rows in a chunk.
 
-    What a GPU has compiled is run as it is written.
+    Code that is compiled on a GPU runs uncompiled here.
     """
     monkeypatch.setattr(head, "_compiled", lambda function: function)
     monkeypatch.setattr(head, "FEWEST_ROWS", 3)

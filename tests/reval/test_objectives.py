@@ -261,7 +261,7 @@ def test_tba_centres_over_the_rows_of_an_update_that_answer_a_prompt(model_folde
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("column", ["ref_logprob_sum", "ref_value", "behaviour_logprobs"])
 def test_a_number_that_is_not_finite_stops_the_pass_by_name(model_folder, made, tmp_path, column, value) -> None:
-    """Whichever way the advantage points: a ratio of 0 or of infinity would be clipped to a finite loss."""
+    """For positive and negative advantages, because clipping would make a ratio of 0 or infinity a finite loss."""
     at = made.table.column_names.index(column)
     for row in (0, 2):  # advantages above and below zero
         values = made.table[column].to_pylist()

@@ -25,7 +25,7 @@ TWO_UPDATES = [list(range(N)), [3, 1, 4, 5, 9, 2, 6]]
 
 @pytest.fixture(scope="module")
 def teams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Team]]:
-    """A team of trainers by its size. One thread each: MKL adds up a matrix of few rows otherwise with two."""
+    """A team of trainers by its size. One thread each: with two, MKL adds up a matrix of few rows in another order."""
     folder = tmp_path_factory.mktemp("teams")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -42,7 +42,7 @@ def run(team: Team, folder: Path, policy: Path, updates: list[list[int]], **chan
 
 
 def gradient(folder: Path) -> dict[str, torch.Tensor]:
-    """Of a pass of one update: AdamW's first moment after it is a tenth of it."""
+    """The gradient of a pass of one update: AdamW's first moment afterwards is a tenth of it."""
     moments = load_file(folder / "optimizer.safetensors")
     return {name: 10 * value for name, value in moments.items() if name.startswith("exp_avg.")}
 
@@ -54,7 +54,7 @@ def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 
 
 def test_one_gradient_however_it_is_cut(model_folder, tmp_path, teams) -> None:
-    """Rows weigh differently and lie far from the reference, so that every term of the loss is in it."""
+    """Rows have different weights and are far from the reference, so every term of the loss matters."""
     how = {"max_grad_norm": 1e9}
     whole = gradient(run(teams(1), tmp_path / "whole", model_folder, ONE_UPDATE, micro_batch_tokens=4096, **how))
     assert min(value.abs().max() for value in whole.values()) > 0
@@ -92,7 +92,7 @@ def test_a_pass_without_updates_keeps_the_weights(model_folder, tmp_path, teams)
 
 
 def test_a_sharded_pass_goes_on_as_any_other(model_folder, tmp_path, teams) -> None:
-    """Weights and moments come together from the parts and go apart again, by whatever number of processes."""
+    """Weights and moments are gathered from the parts and split again, for any number of processes."""
     whole = run(teams(1), tmp_path / "whole", model_folder, TWO_UPDATES)
     first = run(teams(2), tmp_path / "first", model_folder, TWO_UPDATES[:1], sharding="full")
     folder = tmp_path / "second"
@@ -106,7 +106,7 @@ def test_a_sharded_pass_goes_on_as_any_other(model_folder, tmp_path, teams) -> N
 
 
 def test_accelerate_launches_it_where_nothing_else_is(model_folder, tmp_path) -> None:
-    """Two processes by `accelerate launch`, of the method alone, and of all packages only those it says it needs."""
+    """Two processes by `accelerate launch`, with only `reval` and `schemas` and the packages that the trainer lists."""
     folder = tmp_path / "pass"
     prepare(folder, settings(folder, model_folder, micro_batch_tokens=40), TWO_UPDATES)
     alone = tmp_path / "alone"
@@ -121,7 +121,7 @@ def test_accelerate_launches_it_where_nothing_else_is(model_folder, tmp_path) ->
     env = {**environment(tmp_path), "PYTHONPATH": str(alone), "OMP_NUM_THREADS": "1"}
 
     def done(*words: str | Path) -> str:
-        """What it says, if it ends well."""
+        """The output, if it ends with success."""
         ended = subprocess.run(words, cwd=alone, env=env, capture_output=True, text=True, timeout=300)
         assert ended.returncode == 0, ended.stderr
         return ended.stderr
@@ -143,7 +143,7 @@ def test_a_mistake_is_one_line_from_all_of_them(model_folder, tmp_path, teams) -
 
 
 def test_the_end_of_one_is_the_end_of_all(model_folder, tmp_path, teams) -> None:
-    """Killed from outside in the middle of a pass, as for want of memory: said so, and the pass goes on when asked again."""
+    """Killed in mid-pass, as by the system when memory is short: an error says so, and the next call continues it."""
     folder = tmp_path / "pass"
     prepare(folder, settings(folder, model_folder), ONE_UPDATE * 30)
     team = teams(2)

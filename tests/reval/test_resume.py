@@ -57,7 +57,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def progress(folder: Path) -> int:
-    """How many saved states there have been."""
+    """The number of checkpoints saved so far."""
     return max((int(path.name.rpartition("-")[2]) for path in folder.glob("state-*")), default=0)
 
 
@@ -70,7 +70,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_killed_ten_times_it_makes_the_same_weights(model_folder, tmp_path, start) -> None:
-    """Each time at a random moment after it has saved once more than before: while it computes, and while it saves."""
+    """Each kill comes at a random moment after one more checkpoint: while it computes, or while it saves."""
     updates = [random.Random(u).sample(range(N), 7) for u in range(N_UPDATES)]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     for folder in (undisturbed, killed):
@@ -136,7 +136,7 @@ def test_a_pass_that_has_ended_is_not_run_again(model_folder, tmp_path) -> None:
 
 
 def test_the_folder_moves_with_what_it_names(model_folder, tmp_path) -> None:
-    """Paths in pass.json may be relative to the folder: it runs the same where it was carried to."""
+    """Paths in pass.json may be relative to the folder, so the folder can be moved."""
     home = tmp_path / "home"
     folder = home / "pass"
     how = settings(folder, model_folder)
@@ -152,7 +152,7 @@ def test_the_folder_moves_with_what_it_names(model_folder, tmp_path) -> None:
 
 
 def test_a_pass_of_an_older_version_lacks_newer_settings(model_folder, tmp_path) -> None:
-    """They have their defaults then; a setting that nobody knows is an error that names it."""
+    """They have their defaults then; an unknown setting is an error that names it."""
     how = settings(tmp_path, model_folder, adam_beta2=0.99)
     prepare(tmp_path, how, [list(range(N))])
     said = json.loads((tmp_path / "pass.json").read_text())

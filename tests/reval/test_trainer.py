@@ -47,7 +47,7 @@ def test_packing_padding_and_micro_batches_change_nothing(model_folder, batching
 
 @pytest.mark.slow
 def test_compiled_layers_change_nothing(model_folder, monkeypatch) -> None:
-    """Nor is a layer compiled for every batch anew. As on a GPU, but for the kernels: making those takes half a minute."""
+    """No layer is compiled again for each batch. As on a GPU, but without making kernels, which takes half a minute."""
     groups = [[i] for i in range(3)] + [[3, 4], [5, 6, 7], [8, 9, 10, 11]]
     eager = gradient(model_folder, groups)
     monkeypatch.setattr(fused, "pays", lambda device, n_parameters: True)

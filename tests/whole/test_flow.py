@@ -58,7 +58,7 @@ def test_ids_are_conserved_from_prompt_to_update(home) -> None:
 
 
 def test_ids_are_those_the_trainer_would_make(home) -> None:
-    """Token ids are archived, not text made ids again; and text is what they decode to."""
+    """The archive has the engine's token ids, not ids made again from text; and the text is their decoding."""
     from transformers import AutoTokenizer
 
     store = Store(home / "archive")
@@ -256,10 +256,10 @@ def alive(pid: int) -> bool:
 
 
 def test_killed_and_run_again(killed, warm, tmp_path_factory) -> None:
-    """kill -9 in mid-run; the same request goes on with the same run, loses no committed row and repeats none.
+    """kill -9 in mid-run; the same request continues the same run, loses no committed row and repeats none.
 
-    It goes on in this process, without Prefect: what is done is read from the archive. In the end every row of every table
-    is the one of a run that nobody disturbed.
+    It continues in this process, without Prefect; finished work is read from the archive. In the end every row of every
+    table equals that of an undisturbed run.
     """
     kept = ask(killed, "SELECT trajectory_id FROM trajectories ORDER BY 1")
     config = recipes.load("arithmetic", {**SMALL, "runtime.engine": "transformers"}, iterations=2)
@@ -280,7 +280,7 @@ def test_killed_and_run_again(killed, warm, tmp_path_factory) -> None:
     for name, table in TABLES.items():
         key = ", ".join(f'"{column}"' for column in table.key)
         assert ask(killed, f'SELECT {key} FROM "{name}" GROUP BY {key} HAVING count(*) > 1') == [], name
-    # What was interrupted has no wall time of its own, and so no overhead; least of all a negative one.
+    # An interrupted iteration has no wall time, so it has no overhead, and never a negative one.
     overheads = dict(ask(killed, "SELECT iteration, seconds_overhead FROM progress WHERE iteration > 0"))
     assert overheads[1] > 0
     assert overheads[2] is None
@@ -296,7 +296,7 @@ def test_killed_and_run_again(killed, warm, tmp_path_factory) -> None:
 
 
 def test_the_embedded_base_policy_is_trained_where_a_recipe_asks_for_it(tmp_path, warm) -> None:
-    """Once: a run of the same settings begins from it."""
+    """Only once: a later run with the same settings begins from it too."""
     archive = ("--archive", str(tmp_path / "archive"), "--set", "policy.target_accuracy=0")
     first, second = (invoke("init", *archive).stdout for _ in range(2))
     assert first == second
@@ -305,7 +305,7 @@ def test_the_embedded_base_policy_is_trained_where_a_recipe_asks_for_it(tmp_path
 
 
 def test_asking_for_more_goes_on_with_the_same_run(tmp_path) -> None:
-    """Begun for 1 iteration, asked for 3, stopped at 2: the next call goes on with it, whatever it began with."""
+    """Begun for 1 iteration, asked for 3, stopped at 2: the next call continues it, whatever number it began with."""
     base = str(random_model(tmp_path / "base", 1))
     quick = {**SMALL, "policy.base": base, "runtime.engine": "transformers"}
     for n, iteration in ((1, 1), (3, 2)):
@@ -336,7 +336,7 @@ def test_more_answers_are_added_not_repeated(tmp_path, warm) -> None:
 
 
 def test_a_batch_nobody_judged_is_no_batch(tmp_path, warm, monkeypatch) -> None:
-    """If every check of an iteration timed out, its update is not made of the iteration before."""
+    """If every check of an iteration timed out, its update does not use the rollouts of the iteration before."""
     base = str(random_model(tmp_path / "base", 1))
     quick = {**SMALL, "policy.base": base, "runtime.engine": "transformers"}
     with open_run("iterate", recipes.load("arithmetic", quick), tmp_path / "archive") as run:
@@ -362,7 +362,7 @@ def test_a_batch_nobody_judged_is_no_batch(tmp_path, warm, monkeypatch) -> None:
 
 
 def test_an_engine_with_other_weights_is_found_out(tmp_path, warm) -> None:
-    """A policy of one's own as the base; the engine then keeps older weights and says nothing: nothing is committed."""
+    """The base is a user's own policy. The engine then silently keeps older weights: nothing is committed."""
     base, other = (str(random_model(tmp_path / name, seed)) for seed, name in ((1, "base"), (2, "other")))
     config = recipes.load("arithmetic", {**SMALL, "policy.base": base, "runtime.engine": "transformers"})
     with open_run("iterate", config, tmp_path / "archive") as run:
@@ -385,7 +385,7 @@ def test_an_engine_with_other_weights_is_found_out(tmp_path, warm) -> None:
 
 
 def test_retrain_under_prefect_without_vllm(home, served, warm, tmp_path, monkeypatch) -> None:
-    """Where importing vLLM raises, a new policy comes of archived rollouts, and no new rollout; Prefect shows its tasks."""
+    """If importing vLLM fails, a policy is trained on archived rollouts, without new ones; Prefect shows its tasks."""
     monkeypatch.setattr(os, "environ", os.environ.copy())  # the command sets Prefect's variables for its process
     os.environ.update(served.env)
     monkeypatch.setitem(sys.modules, "vllm", None)

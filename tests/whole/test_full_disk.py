@@ -1,4 +1,4 @@
-"""A disk that becomes full, at every moment in turn: no committed row is lost and none comes twice."""
+"""A disk that becomes full at each moment in turn: no committed row is lost, and none is there twice."""
 
 import subprocess
 
@@ -15,7 +15,7 @@ N_SHARDS, N_ROWS, STEP_KB = 30, 20, 8
 
 @pytest.fixture
 def disk(tmp_path):
-    """A file system of its own, and how to make it larger."""
+    """A separate file system, and a function that makes it larger."""
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", tmp_path], capture_output=True)
     if mounted.returncode:
         pytest.skip("only root can make a small disk")

@@ -1,4 +1,4 @@
-"""That benchmarks/soak.py would notice. The soak itself is `make soak`; test_flow.py kills a run once and compares as it does."""
+"""Checks that benchmarks/soak.py notices faults. `make soak` runs it; test_flow.py kills a run once and compares."""
 
 from benchmarks.soak import Soak
 from pipeline.archive.store import Store

@@ -24,7 +24,7 @@ from tests.helpers.archives import run_iteration
 from tests.helpers.command import environment, invoke, refused
 from tests.helpers.runs import open_run
 
-# Goes on with a run, in a process of its own, until its standard input ends.
+# Continues a run in another process until its standard input ends.
 HOLD = """
 import json, sys
 from pipeline import recipes
@@ -54,7 +54,7 @@ def held_elsewhere(trained, archive: Path, name: str) -> Iterator[subprocess.Pop
 
 
 def test_a_run_is_one_process_at_a_time(trained, archive) -> None:
-    """The second hears who has it; a holder that is killed has it no more, without anyone waiting."""
+    """The second process is told who holds the run. A killed holder loses it at once."""
     with held_elsewhere(trained, archive, "mine") as holder:
         words = f"run mine is being run by process {holder.pid} of .* on {socket.gethostname()}, since .*; wait for it"
         with pytest.raises(UserError, match=words), begin(trained, archive, "mine"):
@@ -103,7 +103,7 @@ def test_questions_are_made_by_one_at_a_time(trained, archive, monkeypatch) -> N
 
 
 def test_a_lock_waits_for_its_holder(archive) -> None:
-    """Who waits says once for whom, and has the lock as soon as the other is through."""
+    """A waiting process says once whom it waits for, and gets the lock as soon as the other releases it."""
     one, two, order = Store(archive), Store(archive), []
     begun = threading.Event()
 
@@ -127,7 +127,7 @@ def test_a_lock_waits_for_its_holder(archive) -> None:
 
 
 def test_an_archive_is_made_by_many_at_once(tmp_path) -> None:
-    """All of them get the one archive, whoever was first."""
+    """All processes get the same archive, whichever was first."""
     for attempt in range(5):
         root, failed, start = tmp_path / f"archive-{attempt}", [], threading.Barrier(4)
 
@@ -192,6 +192,6 @@ def test_two_runs_at_once_do_each_other_no_harm(trained, archive) -> None:
 
 @pytest.mark.slow
 def test_many_appends_at_once_are_all_there_once(tmp_path) -> None:
-    """Four processes, a commit a row. `benchmarks/speed/appends.py` has ten do 2,000 of them."""
+    """Four processes, one commit per row. `benchmarks/speed/appends.py` does 2,000 commits with ten processes."""
     assert appends(str(tmp_path / "archive"), 4, 50) > 0
     assert Store(tmp_path / "archive").versions()["references"] == 200

@@ -1,6 +1,6 @@
 """An archive of an older version gets what was added since and keeps every row and state; others are refused.
 
-The newer version is made up: today's tables with three changes, which are all the kinds there are.
+The newer version is made up: today's tables with three changes, one of each possible kind.
 """
 
 import json
@@ -28,7 +28,7 @@ CHANGED = ("trajectories", "responses", "dreams")
 
 
 def newer() -> dict[str, Table]:
-    """What changes: a nullable column more, a column that may be null from now on, and a table more."""
+    """The changes: a new nullable column, a column that may now be null, and a new table."""
     rollouts, responses = TABLES["trajectories"], TABLES["responses"]
     note = Column("note", INT, "A number.", null="made before there were notes")
     texts = [replace(c, null="it was not kept") if c.name == "response_text" else c for c in responses.columns]
@@ -41,7 +41,7 @@ def newer() -> dict[str, Table]:
 
 @pytest.fixture
 def update(monkeypatch):
-    """Makes this reval the newer one, until the test ends."""
+    """Makes this reval the newer version until the test ends."""
 
     def update() -> None:
         for name, table in newer().items():
@@ -64,8 +64,8 @@ def contents(root: Path, at: str | None = None) -> dict[str, list[tuple]]:
 
 
 def test_what_was_added_is_taken_on_and_no_row_changes(trained, archive, update) -> None:
-    """It says so once, in one line; all rows are as they were, now and in every state of before, and a run's shards count
-    as committed."""
+    """It says so once, in one line. All rows are unchanged, now and in every earlier state, and a run's shards count as
+    committed."""
     states = [None, trained.first, *Store(archive).transactions("labels")]
     before = [contents(archive, at) for at in states]
     files = {path: path.read_bytes() for path in archive.rglob("*.parquet")}
@@ -88,7 +88,7 @@ def test_what_was_added_is_taken_on_and_no_row_changes(trained, archive, update)
 
 
 def test_new_rows_stand_beside_old_ones(archive, update) -> None:
-    """With null where none was allowed, and a value where there was no column; read, merged and diffed together."""
+    """New rows have a null that was not allowed before and a value in a new column; all are read, merged and diffed."""
     store = Store(archive)
     (row,) = db.connect(store).sql("SELECT * FROM trajectories ORDER BY 1 LIMIT 1").to_arrow_table().to_pylist()
     told = fetch(store, [row["trajectory_id"]], ["response_text"]).to_pylist()[0]["response_text"]
@@ -135,7 +135,7 @@ def test_a_migration_that_was_cut_off_is_finished(archive, update, monkeypatch) 
 
 
 def test_two_processes_open_it_at_once(archive, update) -> None:
-    """One of them migrates, the other finds it done: every table got its columns once."""
+    """One process migrates, the other finds it done: every table gets its columns once."""
     script = (
         "import logging, sys; logging.basicConfig(); from schemas import TABLES; from pipeline.archive.store import Store; "
         f"from {__name__} import newer; TABLES.update(newer()); sys.stdin.read(); Store(sys.argv[1])"
@@ -155,7 +155,7 @@ def test_two_processes_open_it_at_once(archive, update) -> None:
 
 
 def test_an_older_export_comes_in(trained, tmp_path, update) -> None:
-    """With null in the columns that it lacks. Once, like any other."""
+    """The columns that it lacks are null. It comes in once, like any export."""
     invoke("export", str(tmp_path / "out"), "-a", str(trained.archive))
     before = contents(trained.archive)
     update()
@@ -181,7 +181,7 @@ REFUSED = [
 
 
 def test_a_newer_or_a_far_older_one_is_refused_with_what_it_needs(tmp_path) -> None:
-    """In one line, by every way to open it, and nothing is touched; an export likewise."""
+    """Every way to open it gives a one-line error and changes nothing; the same for an export."""
     root = tmp_path / "archive"
     Store.create(root)
     invoke("export", str(tmp_path / "out"), "-a", str(root))

@@ -56,7 +56,7 @@ def client(address: str):
 
 
 def options(address: str) -> dict[str, str]:
-    """What the environment says, or a recipe's runtime.storage."""
+    """Storage options, from the environment or from a recipe's runtime.storage."""
     return {
         "AWS_ENDPOINT_URL": address,
         "AWS_ALLOW_HTTP": "true",
@@ -68,7 +68,7 @@ def options(address: str) -> dict[str, str]:
 
 @pytest.fixture
 def remote(server, tmp_path, monkeypatch) -> SimpleNamespace:
-    """`url` of an archive that is not there yet; its `cache` on this machine; `objects` of it by boto's own hand."""
+    """The `url` of an archive that does not exist yet, its `cache` on this machine, and its `objects`, read by boto."""
     name = uuid.uuid4().hex[:12]
     for key, value in {**options(server), "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
         monkeypatch.setenv(key, value)
@@ -100,7 +100,7 @@ def uploaded(remote, trained) -> SimpleNamespace:
 
 @pytest.mark.usefixtures("warm")
 def test_every_command_that_asks_and_mends(trained, uploaded, tmp_path) -> None:
-    """One after the other, as on a disk. Those that train are below."""
+    """The commands run one after the other, as on a disk. Commands that train have their own tests below."""
     where, first = ("--archive", uploaded.url), trained.first
     assert invoke("tag", first, "good", *where).stdout == f"good is snapshot {first}\n"
     assert "good" in invoke("snapshots", *where).stdout
@@ -126,7 +126,7 @@ def test_every_command_that_asks_and_mends(trained, uploaded, tmp_path) -> None:
 
 
 def test_the_real_command(uploaded, tmp_path) -> None:
-    """In a process of its own, with an empty cache: what it stands on is in the bucket."""
+    """In a separate process with an empty cache: everything it needs is in the bucket."""
     env = {key: os.environ[key] for key in options("")} | {"XDG_CACHE_HOME": str(tmp_path / "elsewhere")}
     out = reval(
         "sql",
@@ -155,7 +155,7 @@ def contents(store: Store) -> dict[str, list[tuple]]:
 
 @pytest.mark.usefixtures("warm")
 def test_a_lost_cache_changes_nothing(trained, uploaded) -> None:
-    """The next iteration starts from weights and moments that are only in the bucket, and ends with those of a disk."""
+    """The next iteration starts from weights and moments that are only in the bucket. It ends as on a disk."""
     assert contents(Store(uploaded.url)) == contents(Store(trained.archive))
     with open_run("iterate", recipes.load("arithmetic", trained.settings, iterations=3), uploaded.url) as run:
         for stage in (generate.generate, score.score, replay.draw, reference.reference):
@@ -170,7 +170,7 @@ def test_a_lost_cache_changes_nothing(trained, uploaded) -> None:
 
 
 def test_a_stale_cache_is_not_used(uploaded) -> None:
-    """Objects that another machine wrote, or that were taken away, are seen; those that did not change are not read again."""
+    """Objects that another machine wrote or deleted are noticed; objects that did not change are not read again."""
     bucket = Bucket(uploaded.url, {})
     path = "weights/arithmetic-0001/config.json"
     folder = bucket.bring("weights/arithmetic-0001")
@@ -222,7 +222,7 @@ def test_processes_append_at_once(remote) -> None:
 
 
 def test_repair_puts_aside_and_makes_again(uploaded, trained) -> None:
-    """A file that is gone, one that is cut and one that belongs to nothing; no object is deleted."""
+    """A missing file, a truncated file and a file that belongs to no table; no object is deleted."""
     store = Store(uploaded.url)
     lost, cut = list(store.shards("verdicts"))
     content = uploaded.objects()[cut]
@@ -242,7 +242,7 @@ def test_repair_puts_aside_and_makes_again(uploaded, trained) -> None:
     assert values(uploaded.url) == values(trained.archive)
 
 
-# Locks. The clock of a lease is made to run by changing how long one lasts: nobody waits here.
+# Locks. Tests change how long a lease lasts instead of waiting.
 
 
 def test_one_holder_at_a_time(remote) -> None:
@@ -287,13 +287,13 @@ def test_a_lease_that_ran_out_is_anybodys_and_its_holder_writes_no_more(remote, 
     slow.write("before", {"references": references("before")})
     with slow.lock("x"):
         slow.write("while held", {"references": references("held")})
-        monkeypatch.setattr(locks, "LEASE_SECONDS", -1.0)  # a minute in which it could not renew is over
+        monkeypatch.setattr(locks, "LEASE_SECONDS", -1.0)  # as if it could not renew for a minute
         with pytest.raises(UserError, match="was away too long and another took its lock"):
             slow.write("late", {"references": references("late")})
         with other.lock("x", wait=False):
             monkeypatch.setattr(locks, "LEASE_SECONDS", 60.0)
             assert not other.files.lost
-            # At its next renewal, which is now, the first finds out whatever its clock says.
+            # At its next renewal, which is now, the first notices it, whatever its clock shows.
             assert not slow.files.lost
             monkeypatch.setattr(locks, "RENEW_SECONDS", 0.0)
             slow.files._leases[0].renew()
@@ -302,7 +302,7 @@ def test_a_lease_that_ran_out_is_anybodys_and_its_holder_writes_no_more(remote, 
                 slow.write("later", {"references": references("later")})
             other.write("other", {"references": references("other")})
             monkeypatch.setattr(locks, "RENEW_SECONDS", 10.0)
-            # The first gives up what it no longer has, and takes nothing from the second by that.
+            # The first releases a lock that it no longer has; the second keeps it.
             slow_lease = slow.files._leases[0]
             with pytest.raises(Exception, match=r"(?i)precondition|changed|412"):
                 slow_lease._put(b"", {"e_tag": slow_lease._tag})
@@ -362,7 +362,7 @@ def test_a_killed_holder_of_this_machine_is_replaced_at_once(remote, tmp_path) -
 
 
 def test_a_holder_elsewhere_is_not_taken_for_dead(remote) -> None:
-    """A process of that number may live on its own machine: only its lease says."""
+    """A process with that number may run on another machine, so only its lease counts."""
     store = Store.create(remote.url)
     remote.put("locks/x", json.dumps({"pid": 2**22 + 1, "host": "elsewhere", "user": "u", "since": "s"}).encode())
     with pytest.raises(locks.Held, match="of u on elsewhere, since s"), store.lock("x", wait=False):
@@ -371,7 +371,7 @@ def test_a_holder_elsewhere_is_not_taken_for_dead(remote) -> None:
 
 @pytest.mark.usefixtures("warm")
 def test_storage_may_come_from_the_recipe(trained, remote, tmp_path, monkeypatch) -> None:
-    """All that the environment said before, in `runtime.storage`; the run's record does not hold it."""
+    """The options are in `runtime.storage` instead of the environment; the run's record does not hold them."""
     storage = options(remote.server)
     for key in storage:
         monkeypatch.delenv(key)

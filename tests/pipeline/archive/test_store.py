@@ -1,4 +1,4 @@
-"""A shard is committed once or not at all, wherever its writer dies."""
+"""A shard is committed once or not at all, at whatever point its writer dies."""
 
 import pytest
 from deltalake import DeltaTable
@@ -32,7 +32,7 @@ def test_a_shard_is_committed_once(store) -> None:
 
 @pytest.mark.parametrize("commits_before_death", [0, 1])
 def test_death_between_commits_is_finished_from_the_files(store, monkeypatch, commits_before_death) -> None:
-    """Both files are on disk, the first table may already show its rows: the rest must be the same rows, not new ones."""
+    """Both files are on disk and the first table may show its rows, so the rest must be the same rows, not new ones."""
     real = DeltaTable.create_write_transaction
     done = []
 
@@ -145,7 +145,7 @@ def test_a_folder_with_other_things_is_not_taken_over(tmp_path) -> None:
 
 
 def test_an_archive_begun_and_cut_off_is_finished(tmp_path, monkeypatch) -> None:
-    """Its maker died between two tables, and a loss of power left the log of one of them empty."""
+    """The process died between two tables, and a power failure left the log of one of them empty."""
     real, made = DeltaTable.create, []
 
     def dying(*args, **kwargs):
@@ -165,7 +165,7 @@ def test_an_archive_begun_and_cut_off_is_finished(tmp_path, monkeypatch) -> None
 
 
 def test_every_byte_of_a_file_counts(store) -> None:
-    """Data, footer, filters: whichever is changed, the check sees it."""
+    """The check notices a change in any part: data, footer or filters."""
     store.write("one", {"references": references("a", "b")})
     (path,) = store.layout.local.joinpath("references").glob("*.parquet")
     whole = path.read_bytes()

@@ -21,12 +21,12 @@ def start(how: str = "well") -> Handler:
 
 
 def hang(power: int = 9**9) -> str:
-    """In C, with the interpreter's lock held: no signal handler of Python's would run."""
+    """Hangs in C code with the interpreter's lock held, so no Python signal handler can run."""
     return str(9**power)[:10]
 
 
 def swallow(megabytes: int = 1 << 20) -> str:
-    """A library that goes on without what it could not have."""
+    """Like a library that continues after a MemoryError."""
     held = []
     try:
         for _ in range(megabytes // 64):
@@ -37,7 +37,7 @@ def swallow(megabytes: int = 1 << 20) -> str:
 
 
 def gulp(n_bytes: int) -> str:
-    """All of it at once, none of which is touched before it fails."""
+    """Asks for all the memory at once; this fails before any of it is used."""
     try:
         bytes(n_bytes)
     except MemoryError:
@@ -51,7 +51,7 @@ def keep(megabytes: int) -> int:
 
 
 def keep_little(megabytes: float) -> int:
-    """In no time."""
+    """Keeps a little memory, and answers at once."""
     HELD.append(bytearray(int(megabytes * (1 << 20))))
     return os.getpid()
 

@@ -1,4 +1,4 @@
-"""The pool's laws: no item can hang, crash or delay the others, and each has one result."""
+"""The rules of the pool: no item can hang, crash or delay the others, and each has one result."""
 
 import os
 import random
@@ -32,7 +32,7 @@ Made = Callable[..., Pool]
 
 @pytest.fixture
 def made(tmp_path) -> Iterator[Made]:
-    """Makes pools, and sees that each leaves no process behind."""
+    """Makes pools, and checks that each leaves no process behind."""
     pools, before = [], children()
 
     def make(n_workers: int = 2, seconds: float = SECONDS, **settings: Any) -> Pool:
@@ -48,7 +48,7 @@ def made(tmp_path) -> Iterator[Made]:
 
 
 def children() -> set[int]:
-    """The processes that this one started and that are there, dead ones that nobody asked after too."""
+    """The child processes of this one that still exist, zombies included."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -59,14 +59,14 @@ def children() -> set[int]:
 
 
 def results(pool: Pool, items: list[tuple[Any, ...]]) -> list[Result]:
-    """In the items' order, of which each has one."""
+    """The results in the order of the items; each item has one."""
     found = list(pool.map(items))
     assert sorted(i for i, _ in found) == list(range(len(items)))
     return [result for _, result in sorted(found, key=lambda pair: pair[0])]
 
 
 def said(pool: Pool, items: list[tuple[Any, ...]]) -> list[Any]:
-    """What was said of each item, or why nothing was."""
+    """The answer to each item, or the reason why there is none."""
     return [result.failure or result.values["said"] for result in results(pool, items)]
 
 
@@ -74,7 +74,7 @@ def works(pool: Pool) -> bool:
     return said(pool, [("echo", i) for i in range(50)]) == list(range(50))
 
 
-# Every command whose result is its own affair, and that result.
+# Every command with a result that depends only on itself, and that result.
 MIXED: list[tuple[tuple[Any, ...], Any]] = [
     *[(("echo", i), i) for i in range(200)],
     (("hang",), "timeout"),
@@ -108,7 +108,7 @@ def test_outcomes_depend_on_nothing_but_the_item(made, n_workers, n_maps) -> Non
 
 
 def test_nor_on_who_kills_the_workers(made) -> None:
-    """Other than by themselves; each is killed once, if at all, and the most patient item is asked for four times."""
+    """Workers may be killed from outside, each at most once; an item is tried up to four times."""
     pool, over, n_killed, chosen = made(2, 5.0), threading.Event(), 0, random.Random(1)
 
     def kill() -> None:
@@ -133,7 +133,7 @@ def test_nor_on_who_kills_the_workers(made) -> None:
 
 def test_a_hang_costs_its_deadline_and_nobody_else_anything(made) -> None:
     pool = made(2, 2.0)
-    works(pool)  # whose start is no item's affair
+    works(pool)  # the start of the workers must not count for an item
     items = [("echo", 0), ("hang",), *[("echo", i) for i in range(2, 300)]]
     found = list(pool.map(items))
     assert found[-1][0] == 1, "all others were there before it"
@@ -153,7 +153,7 @@ def test_what_is_behind_a_slow_item_does_not_wait_for_it(made) -> None:
 
 
 def test_the_deadline_is_each_items_own(made) -> None:
-    """Items ahead in a worker's queue do not spend each other's time."""
+    """An item's time does not count for the items behind it in a worker's queue."""
     assert said(made(1, 1.0), [("sleep", 0.4, i) for i in range(6)]) == list(range(6))
 
 
@@ -175,7 +175,7 @@ def test_a_death_of_its_own_is_tried_once(made, tmp_path) -> None:
 
 
 def test_what_wanted_too_much_memory_is_no_answer(made) -> None:
-    """The handler swallows the MemoryError, or there was none by a hair, and says "wrong"."""
+    """The handler catches the MemoryError, or just has enough memory, and answers "wrong"."""
     pool = made(2, 10.0)
     assert said(pool, [("swallow",), ("swallow", 1024), ("swallow", 64)]) == ["crashed", "crashed", "wrong"]
     assert said(pool, [("gulp", 3 << 30), ("gulp", 1 << 50), ("gulp", 1 << 26)]) == ["crashed", "crashed", "right"]
@@ -184,7 +184,7 @@ def test_what_wanted_too_much_memory_is_no_answer(made) -> None:
 
 @pytest.mark.parametrize("after", [0, 100])
 def test_a_worker_that_is_left_fat_is_replaced_and_its_answer_kept(made, after) -> None:
-    """Also if it has gone on to the next items by the time that is seen."""
+    """Also if the worker has begun the next items before this is noticed."""
     pool = made(1)
     works(pool)
     items = [("pid",), ("keep", 200), *[("echo", i) for i in range(after)], ("pid",)]
@@ -228,7 +228,7 @@ def test_a_map_in_the_midst_of_another_ends_that(made) -> None:
 
 
 def test_whoever_asks_slowly_gets_the_same(made) -> None:
-    """What is done is done, however late it is read; large ones are still on their way."""
+    """A finished result stays, however late it is read; large results are still in the pipe."""
     pool = made(2, 0.5)
     items = [("length", "x" * 5_000_000), ("large", 5_000_000), ("echo", 2), ("length", "x" * 5_000_000)]
     items += [("large", 5_000_000), ("echo", 5), ("large", 5_000_000), ("echo", 7), ("echo", 8)]
@@ -238,7 +238,7 @@ def test_whoever_asks_slowly_gets_the_same(made) -> None:
 
 
 def test_what_is_fed_behind_an_item_on_its_way_finds_a_worker_that_reads(made) -> None:
-    """It filled the way again before the worker was seen to have emptied it, and the item was charged for the wait."""
+    """The pipe was filled again before the pool saw that the worker had emptied it, and the item was charged for this."""
     pool = made(1, 0.5)
     found = pool.map([("pid",), ("length", "x" * 5_000_000), ("length", "x" * 5_000_000), ("echo", 3)])
     pid = next(found)[1].values["said"]
@@ -301,7 +301,7 @@ for _, result in pool.map([("pid",), ("pid",), ("hang",), ("hang",), ("hang",), 
 
 
 def test_a_worker_that_is_stuck_dies_with_its_parent(tmp_path) -> None:
-    """In C code, holding the interpreter's lock, with the parent killed outright."""
+    """Stuck in C code with the interpreter's lock held, while the parent is killed with SIGKILL."""
     command = [sys.executable, "-c", ORPHANS, str(tmp_path / "log")]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(tmp_path))
     assert parent.stdout is not None
@@ -362,13 +362,13 @@ def test_hostile_text_costs_its_deadline_at_most_and_is_never_right(judges) -> N
 
 
 def test_what_asks_for_absurd_memory_at_once_is_no_answer(judges) -> None:
-    """math-verify would swallow the MemoryError and find it wrong."""
+    """math-verify would catch the MemoryError and judge the answer wrong."""
     answers = [r"\boxed{10^{10.5^{10}} \mod 7}", r"\boxed{3.5^{10^{10}}!}"]
     assert [result.failure for result in results(judges, [("7", answer) for answer in answers])] == ["crashed"] * 2
 
 
 def test_hostile_text_survives_into_a_table(judges) -> None:
-    """Null bytes, control characters, lines of JSON, and code that nothing runs."""
+    """Null bytes, control characters, lines of JSON, and code that is not run."""
     names, responses = zip(*{**TEXT, **CODE}.items(), strict=True)
     found = verdicts(judges, verifier("math"), ["7"] * len(names), list(responses), lambda done, total: None)
     assert len(found) == len(names)
@@ -404,7 +404,7 @@ def test_half_a_surrogate_pair_survives_into_a_table(tmp_path, monkeypatch) -> N
     ],
 )
 def test_code_that_is_run_after_all_does_no_harm(tmp_path, expression) -> None:
-    """Behind the parsers is a hook that refuses what no parser of an answer needs."""
+    """An audit hook refuses every action that no parser of an answer needs."""
     path = str(tmp_path / "PWNED")
     program = "import sys; from pipeline.verifiers.child import _refuse; sys.addaudithook(_refuse); eval(sys.argv[1])"
     command = [sys.executable, "-c", program, expression.format(path=path)]

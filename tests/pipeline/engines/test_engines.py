@@ -29,7 +29,7 @@ def engine(request, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
 def pair(request, tmp_path_factory):
-    """Two policies of one shape; vLLM's own reload leaves a tied output layer behind on a CPU."""
+    """Two policies of the same shape; on a CPU, vLLM's own reload does not update a tied output layer."""
     folder = tmp_path_factory.mktemp("pair")
     return [str(random_model(folder / str(seed), seed, tie_word_embeddings=request.param)) for seed in (1, 2)]
 
@@ -40,7 +40,7 @@ def ask(engine, **changes) -> pa.Table:
 
 
 def gap(completions: pa.Table, location: str, temperature: float = 1.0) -> float:
-    """Mean |engine - trainer| log-prob a token."""
+    """Mean |engine - trainer| log-prob per token."""
     rows = pa.table(
         {
             "prompt_token_ids": [PROMPTS[i] for i in completions["prompt_index"].to_pylist()],
@@ -76,7 +76,7 @@ def test_what_comes_back_is_what_was_asked_for(engine, pair) -> None:
         ids, logps = row["response_token_ids"], row["behaviour_logprobs"]
         assert len(ids) == len(logps) <= 12
         assert all(logp <= 0 and math.isfinite(logp) for logp in logps)
-        # The end of sequence is part of the response, once, at its end, and is why it stopped.
+        # The end-of-sequence token is in the response once, at its end, and is the finish reason.
         assert (row["finish_reason"] == "stop") == (ids[-1] == EOS)
         assert EOS not in ids[:-1]
         assert row["finish_reason"] == "stop" or len(ids) == 12
@@ -102,7 +102,7 @@ def test_greedy_takes_the_likeliest(engine, pair) -> None:
     for prompt, ids in zip(PROMPTS, greedy["response_token_ids"].to_pylist(), strict=True):
         best = model(torch.tensor([prompt + ids])).logits[0].argmax(-1).tolist()
         assert best[len(prompt) - 1 : -1] == ids
-    # Its log-probs are those of temperature 1: the check of an engine's weights may use them.
+    # Its log-probs are at temperature 1, so the check of an engine's weights can use them.
     assert gap(greedy, pair[0]) < 1e-5
 
 

@@ -82,7 +82,7 @@ def brought(tmp_path: Path, rows: list[dict[str, Any]], name: str = "questions")
 
 
 def test_the_right_answer_is_right_by_default(tmp_path) -> None:
-    """By whom the benchmark is judged if the recipe says nothing."""
+    """With the default verifier of the benchmark."""
     for name, (row, right, wrong) in ROWS.items():
         ((problem, gold),) = brought(tmp_path, [row], name)
         config = recipes.load("arithmetic", {"evaluate.benchmarks": [name]})
@@ -100,7 +100,7 @@ def test_every_benchmark_of_the_recipe_is_here() -> None:
 
 
 def test_choices_are_shuffled_the_same_way_each_time(tmp_path) -> None:
-    """Under letters, in an order of their own for each question; the letter is that of the right one."""
+    """The choices have letters, in another order for each question; the gold answer is the letter of the right choice."""
     row, *_ = ROWS["gpqa"]
     many = [{**row, "Question": f"{row['Question']} {number}"} for number in range(40)]
     found = brought(tmp_path, many)
@@ -153,7 +153,7 @@ def test_columns_that_are_named_are_taken_as_they_are(tmp_path) -> None:
 
 @pytest.mark.skipif(not DATA.exists(), reason="no benchmark files here")
 def test_real_files(tmp_path) -> None:
-    """Each gold answer, an integer however it is written, is right as an integer, and its successor is wrong."""
+    """Every gold answer is an integer. The integer in plain form is right, and the next integer is wrong."""
     for name in ("aime24", "amc23"):
         import_prompts(tmp_path / "archive", DATA / f"{name}.jsonl", split=Split.HELDOUT)
     golds = db.connect(Store(tmp_path / "archive")).execute("SELECT gold_answer FROM prompts").fetchall()

@@ -20,7 +20,7 @@ def exported(trained, tmp_path) -> Path:
 
 
 def test_an_archive_goes_out_and_comes_back(trained, exported, tmp_path, monkeypatch) -> None:
-    """Equal and whole; every file of it read once for its checksum. The second time everything is known."""
+    """Equal and complete; every file is read once for its checksum. A second import finds everything known."""
     where, read = ("-a", str(tmp_path / "copy")), []
     real = import_archive.sha256
     monkeypatch.setattr(import_archive, "sha256", lambda path: read.append(path) or real(path))

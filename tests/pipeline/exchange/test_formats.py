@@ -29,7 +29,7 @@ def good(path: Path) -> list[dict]:
 
 
 def rollouts(path: Path, **mapped: str) -> tuple[str, list[formats.Rollout]]:
-    """The format found out from the first row, and what it reads."""
+    """The format that is detected from the first row, and the rollouts that it reads."""
     rows = read(path)
     name = formats.detect(rows[0])
     return name, [r for row in rows for r in formats.ROLLOUTS[name].rollouts(row.values, Columns(mapped), row.file)]
@@ -55,7 +55,7 @@ class TestFiles:
             assert good(path) == ROWS, path
 
     def test_a_hugging_face_datasets_folder(self, tmp_path) -> None:
-        """`DatasetDict.save_to_disk`: a folder a split, Arrow streams, and JSON beside them that is no data."""
+        """`DatasetDict.save_to_disk`: one folder per split, Arrow streams, and JSON files that are not data."""
         (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
         for split, row in zip(("train", "test"), ROWS, strict=True):
             folder = tmp_path / split
@@ -243,7 +243,7 @@ class TestRollouts:
         assert [r.reward for r in rollouts(path, reward="format_reward")[1]] == [1.0] * 3
 
     def test_verl(self, tmp_path) -> None:
-        """{rollout_data_dir}/{step}.jsonl, with what the reward function returned beside it; gts is newer than the rest."""
+        """{rollout_data_dir}/{step}.jsonl, with the reward function's results as more keys; gts is a newer key."""
         row = {"input": PROMPT, "output": "4", "gts": "4", "score": 1.0, "step": 7, "acc": True, "pred": "4"}
         name, found = rollouts(lines(tmp_path / "7.jsonl", row, {**row, "gts": None, "score": -1.0, "output": "5"}))
         assert name == "verl"
@@ -255,7 +255,7 @@ class TestRollouts:
         assert rollouts(lines(tmp_path / "8.jsonl", row))[0] == "verl"
 
     def test_prime_rl_outputs(self, tmp_path) -> None:
-        """Before verifiers v1: what state_to_output makes, also verifiers' results.jsonl; metrics lie flat beside it."""
+        """Before verifiers v1: output of state_to_output, and verifiers' results.jsonl; metrics are keys at the top."""
         row = {
             "example_id": 3,
             "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2"}],
@@ -286,14 +286,14 @@ class TestRollouts:
                 rollouts(lines(tmp_path / "bad.jsonl", bad))
 
     def test_prime_rl_traces(self, tmp_path) -> None:
-        """Since verifiers v1: Trace.to_record, whose nodes' tokens in a row are what the model saw."""
+        """Since verifiers v1: Trace.to_record; the tokens of its nodes, one after another, are the model's context."""
         name, found = rollouts(lines(tmp_path / "train_rollouts.jsonl", trace()))
         assert name == "prime-rl"
         (r,) = found
         assert (r.problem, r.text, r.gold_answer, r.policy, r.step) == ("2+2", "4", "4", "Qwen/Qwen3-0.6B", 12)
         assert (r.prompt_token_ids.tolist(), r.response_token_ids.tolist()) == ([10, 11, 12, 13], [14, 15])
         assert r.logprobs.tolist() == [-0.5, -0.25]
-        assert r.reward == pytest.approx(1.0 * 1.0 + 0.5 * 0.2)  # the weighted sum; what did not run has no share
+        assert r.reward == pytest.approx(1.0 * 1.0 + 0.5 * 0.2)  # the weighted sum of functions that ran
         assert (r.temperature, r.max_response_tokens, r.finish_reason) == (0.7, 64, "length")
         unscored = trace()
         unscored["rewards"] = {"correct": None}

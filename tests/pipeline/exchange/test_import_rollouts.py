@@ -1,4 +1,4 @@
-"""What an import leaves in the archive, whatever the file holds and wherever the import is killed."""
+"""The archive after an import, for any file, and after a kill at any point of the import."""
 
 import json
 import random
@@ -35,7 +35,7 @@ def ask(folder: Path, statement: str) -> list[tuple]:
 
 
 def contents(folder: Path) -> dict[str, list[tuple]]:
-    """Everything in the archive but times, and which snapshot has which Delta versions."""
+    """Everything in the archive, except times and the Delta versions of snapshots."""
     connection = db.connect(Store(folder / "archive"))
     found = {}
     for name, table in TABLES.items():
@@ -148,7 +148,7 @@ class TestPrompts:
         lines(tmp_path / "sums" / "train.jsonl", *({"problem": f"{i}", "answer": i} for i in range(4)))
         lines(tmp_path / "sums" / "test.jsonl", *({"problem": f"{i}", "answer": i} for i in range(3, 6)))
         found = import_prompts(tmp_path / "archive", tmp_path / "sums")
-        # 3 is in both; the file that comes first has it.
+        # Question 3 is in both files; it counts for the first file.
         assert (found.source, found.n_added, found.n_rejected) == ("sums", 6, 1)
         assert "other split" in found.rejects[0][2]
         assert ask(tmp_path, "SELECT split, count(*) FROM prompts GROUP BY 1 ORDER BY 1") == [
@@ -164,7 +164,7 @@ class TestPrompts:
         found = import_prompts(tmp_path / "archive", more, source="sums", split=Split.TRAIN)
         assert (found.n_added, found.n_known, found.n_rejected) == (1, 2, 2)
         assert found.rejects[0] == ("more.jsonl", 1, "the problem is in the heldout split of source sums already")
-        # Another source may have it otherwise.
+        # Another source may have it in another split.
         assert import_prompts(tmp_path / "archive", more, source="other", split=Split.TRAIN).n_added == 5
 
     def test_the_same_rows_by_other_ways_are_known(self, tmp_path) -> None:
@@ -182,7 +182,7 @@ class TestPrompts:
 
 @pytest.mark.slow
 def test_where_it_is_killed_makes_no_difference(tmp_path, monkeypatch) -> None:
-    """Killed before any one of its commits, and run again: the same archive as of an import that was left alone."""
+    """Killed before each of its commits in turn, and run again: the archive is the same as without a kill."""
     monkeypatch.setattr(imports, "SHARD_ROWS", 5)
     rows = [*solutions(4), {"question": "bad"}, *solutions(3), {"question": "bad"}]
     path = lines(tmp_path / "x.jsonl", *rows)
@@ -300,7 +300,7 @@ class TestRollouts:
     @pytest.mark.usefixtures("warm")
     @pytest.mark.parametrize("kind", ["ids", "text"])
     def test_retrain_on_imported_rollouts(self, tmp_path, kind) -> None:
-        """Rollouts of a policy that is known by name only, with their labels, train one that reads the same tokens."""
+        """Labelled rollouts of a policy that is known by name only train a policy with the same tokenizer."""
         base = random_model(tmp_path / "base", 1)
         rows = labelled_sums(with_ids=kind == "ids")
         found = import_rollouts(tmp_path / "archive", lines(tmp_path / "sums.jsonl", *rows), tokenizer=str(base))

@@ -1,4 +1,4 @@
-"""Rollouts of another archive: all come in, once, unchanged; what was there stays as it was."""
+"""Rollouts of another archive: all come in once and unchanged, and existing rows do not change."""
 
 import shutil
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from tests.helpers.files import lines
 from tests.helpers.runs import open_run
 
 BROUGHT = ("prompts", "policies", "trajectories", "responses", "verdicts")
-# All that a rollout is, without what it and its policy are called.
+# All of a rollout except its own name and its policy's.
 ROLLOUTS = """
     SELECT p.problem, p.gold_answer, p.source, p.split, m.weights_digest, t.iteration, t.sample_index, t.temperature,
         t.max_response_tokens, t.seed, t.engine, t.engine_version, t.finish_reason, t.n_prompt_tokens, t.n_response_tokens,
@@ -54,7 +54,7 @@ def rollouts(store: Store, where: str = "true") -> list[str]:
 
 
 def contents(store: Store, *names: str) -> dict[str, list[tuple]]:
-    """All rows of tables, but for the times of imports."""
+    """All rows of tables, except the times of imports."""
     found = {}
     for name in names:
         listed = ", ".join(f'"{c.name}"' for c in TABLES[name].columns if c.name != "created_at")
@@ -67,7 +67,7 @@ def whole(store: Store) -> None:
 
 
 def go_on(archive: Path, settings: dict[str, Any], iterations: tuple[int, ...]) -> None:
-    """Iterations of the run `arithmetic`, which is begun if it is not there."""
+    """Does iterations of the run `arithmetic`; begins the run if it does not exist."""
     with open_run("iterate", recipes.load("arithmetic", settings, iterations=iterations[-1]), archive) as run:
         evaluate.evaluate(run, 0)
         for i in iterations:
@@ -77,13 +77,13 @@ def go_on(archive: Path, settings: dict[str, Any], iterations: tuple[int, ...]) 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The questions of `trained`, wherever an archive is given some."""
+    """Every archive gets the same questions as `trained`."""
     monkeypatch.setattr("pipeline.inputs.arithmetic.problems", lambda seed: SUMS)
 
 
 @pytest.fixture(scope="session")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory, children: dict[str, Callable[..., Any]]) -> SimpleNamespace:
-    """What another person has whose model is another and who ran the same thing. Tests only read it."""
+    """The archive of another person, who ran the same thing with another model. Tests only read it."""
     folder = tmp_path_factory.mktemp("elsewhere")
     settings = {**QUICK, "policy.base": str(random_model(folder / "base", 7))}
     with pytest.MonkeyPatch.context() as patch:
@@ -156,7 +156,7 @@ def test_copies_and_compacted_archives_add_nothing(archive, elsewhere, trained, 
 
 @pytest.mark.usefixtures("warm", "few")
 def test_a_copy_that_went_on_brings_what_is_new_and_its_original_can_go_on_too(trained, archive, tmp_path) -> None:
-    """With this engine, the original's third iteration is the copy's; it is made all the same, and no key is twice."""
+    """With this engine the original's third iteration equals the copy's. It is still made, and no key is there twice."""
     store, other = Store(archive), Store(shutil.copytree(archive, tmp_path / "copy"))
     go_on(tmp_path / "copy", trained.settings, (3,))
     found = bring_archive(store, other, None)
@@ -185,7 +185,7 @@ def test_an_archive_that_began_with_them_can_begin_runs_of_its_own(elsewhere, tr
 
 
 def test_whose_rollouts_come_first_makes_no_difference(archive, elsewhere, tmp_path) -> None:
-    """An archive that was brought another's can be brought with it, in any order, and nothing is there twice."""
+    """Archives that contain each other's rollouts can be imported in any order, and no row is there twice."""
     a, b = Store(archive), Store(elsewhere.archive)
     bring_archive(a, b, None)
     expected = rollouts(a)
@@ -210,7 +210,7 @@ def test_a_pinned_state_is_what_comes(archive, trained, elsewhere) -> None:
 
 
 def test_where_it_is_killed_makes_no_difference(elsewhere, tmp_path, monkeypatch) -> None:
-    """Killed before any commit, be it between two of a shard, and run again: the same rows as of one left alone."""
+    """Killed before each commit in turn, also between two of a shard, and run again: the same rows as without a kill."""
     monkeypatch.setattr(join, "SHARD_ROWS", 40)
     empty, other = tmp_path / "empty", Store(elsewhere.archive)
     Store.create(empty)
@@ -244,7 +244,7 @@ def test_where_it_is_killed_makes_no_difference(elsewhere, tmp_path, monkeypatch
 
 
 def test_killed_while_the_other_grows_or_is_copied(archive, trained, elsewhere, tmp_path, monkeypatch) -> None:
-    """What a killed import left half committed is finished first, and it ends under its own id, whatever comes between."""
+    """A half committed shard of a killed import is finished first; the import keeps its id, whatever comes between."""
     monkeypatch.setattr(join, "SHARD_ROWS", 30)
     here = shutil.copytree(elsewhere.archive, tmp_path / "here")
     copy = shutil.copytree(archive, tmp_path / "another")
@@ -294,7 +294,7 @@ def test_a_problem_held_out_here_does_not_become_one_to_train_on(tmp_path) -> No
 
 
 def test_imported_rollouts_keep_their_ids_and_are_known(tmp_path) -> None:
-    """Both imported a file, one of them a longer one: the group that comes in part is counted on from what is here."""
+    """Both imported a file, one of them a longer version. Numbers in the partly known group continue from those here."""
     row = {"prompt": "2+2", "answer": "4", "policy": "m", "response": "4", "is_correct": True}
     a, b = tmp_path / "a", tmp_path / "b"
     import_rollouts(a, lines(tmp_path / "short.jsonl", *[row] * 3), source="sums")
@@ -308,7 +308,7 @@ def test_imported_rollouts_keep_their_ids_and_are_known(tmp_path) -> None:
 
 
 def test_a_name_without_weights_is_not_a_policy_of_the_same_name(archive, elsewhere, tmp_path) -> None:
-    """Somebody's arithmetic-0001 that is known by name only is not taken for the one that was trained here."""
+    """A policy arithmetic-0001 that is known by name only is not confused with the one that was trained here."""
     row = {"prompt": "2+2", "answer": "4", "policy": "arithmetic-0001", "response": "4", "is_correct": True}
     import_rollouts(tmp_path / "b", lines(tmp_path / "x.jsonl", *[row] * 3))
     store, other = Store(archive), Store(tmp_path / "b")
@@ -323,7 +323,7 @@ def test_a_name_without_weights_is_not_a_policy_of_the_same_name(archive, elsewh
 
 
 def test_verdicts_that_came_later_come_too(archive, trained, tmp_path) -> None:
-    """Of another verifier, over rollouts that both have; but not if an engine made other tokens of the same seed."""
+    """Verdicts of another verifier on rollouts in both; but not if an engine made other tokens from the same seed."""
     other = Store(shutil.copytree(archive, tmp_path / "other"))
     unlike = ask(other, "SELECT min(trajectory_id) FROM trajectories")[0][0]
 
@@ -354,7 +354,7 @@ def test_long_rollouts_make_small_shards(archive, elsewhere, monkeypatch) -> Non
 
 @pytest.mark.usefixtures("warm")
 def test_a_retraining_draws_from_all_of_them_and_needs_the_others_no_more(archive, elsewhere, trained, tmp_path) -> None:
-    """As `retrain -a ours -a theirs` has it: the same pass again once theirs is gone; by run, one can still choose."""
+    """Like `retrain -a ours -a theirs`: the pass repeats when their archive is gone; retrain.runs can still choose."""
     theirs = shutil.copytree(elsewhere.archive, tmp_path / "theirs")
     for _ in range(2):
         bring_archives(str(archive), [str(theirs)], None, {})

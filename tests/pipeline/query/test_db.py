@@ -1,4 +1,4 @@
-"""A user's SQL gives its answer and can do nothing else."""
+"""A user's SQL returns its answer and can do nothing else."""
 
 import pytest
 
@@ -83,7 +83,7 @@ def test_every_query_opens_with_what_it_returns_and_lists_its_columns() -> None:
         assert "SELECT *" not in text, name
 
 
-# Over an archive that has rows, so that its tables are files which DuckDB is given. {file} is such a file's path in the
+# The archive has rows, so that its tables are files that DuckDB reads. {file} is such a file's path in the
 # archive, {listed} its address in the views.
 ESCAPES = [
     "COPY (SELECT 1) TO '{tmp}/x.csv'",
@@ -126,7 +126,7 @@ ESCAPES = [
     "CREATE SECRET (TYPE s3)",
     "CHECKPOINT",
 ]
-# Of these some are refused and some find nothing; none gives anything away.
+# Some of these are refused and some find nothing; none of them reveals anything.
 NOSY = [
     "SELECT * FROM glob('{root}/*')",
     "SELECT * FROM glob('.tmp/*')",
@@ -192,7 +192,7 @@ def test_one_file_for_many_threads(escape) -> None:
 
 
 def test_no_bar_is_drawn_on_what_a_command_prints(store) -> None:
-    """DuckDB's own is on standard output, where `--format json` writes."""
+    """DuckDB's own bar would be on standard output, where `--format json` writes."""
     setting = "SELECT current_setting('enable_progress_bar') AS bar"
     assert db.connect(store).sql(setting).fetchall() == [(False,)]
     assert db.ask(store, setting).read_all()["bar"].to_pylist() == [False]

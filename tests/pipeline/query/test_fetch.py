@@ -13,7 +13,7 @@ N = 1500
 
 
 def responses(names: list[str]) -> pa.Table:
-    """As many tokens as its number says, up to 90: row groups of several sizes, empty responses among them."""
+    """Response number n has n tokens, up to 90: so there are row groups of several sizes, and empty responses."""
     rows = []
     for number, name in enumerate(names):
         n = number * 8 % 91
@@ -25,7 +25,7 @@ def responses(names: list[str]) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Store:
-    """Three files, of which one has several row groups: smaller than usual, so that there are."""
+    """Three files; one has several row groups, which are smaller than usual for this."""
     store = Store.create(tmp_path_factory.mktemp("fetch") / "archive")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.archive.parquet.TOKENS_PER_GROUP", 10_000)
@@ -70,7 +70,7 @@ def test_nothing_asked_is_nothing_found(store) -> None:
 
 
 def test_an_id_without_a_response_is_an_error(store, tmp_path) -> None:
-    """Of an archive with responses and of one without any."""
+    """In an archive with responses and in one without any."""
     for asked in (["nobody"], ["a1", "nobody", "b"]):
         with pytest.raises(LookupError, match=f"1 of {len(asked)} rollouts have no response"):
             fetch.fetch(store, asked, COLUMNS)
@@ -79,7 +79,7 @@ def test_an_id_without_a_response_is_an_error(store, tmp_path) -> None:
 
 
 def test_only_row_groups_that_hold_them_are_read(store, monkeypatch) -> None:
-    """Two ids of one group and one of another: two groups of one file, whatever else is in the archive."""
+    """Two ids of one group and one of another: two row groups of one file are read, whatever else the archive holds."""
     real, read = pq.ParquetFile.read_row_groups, []
 
     def watched(self, groups, **how):

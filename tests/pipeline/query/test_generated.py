@@ -1,4 +1,4 @@
-"""SQL that is generated says what Python says: settings, names of passes, tables."""
+"""Generated SQL agrees with Python: settings, names of passes, tables."""
 
 import json
 import re
@@ -21,7 +21,7 @@ QUERIES = [*sorted(db.PIPELINE.rglob("*.sql")), *sorted((ROOT / "benchmarks").rg
 
 
 def settings(store: Store) -> dict[str, dict[str, object]]:
-    """What run_settings says of each run, by dotted name."""
+    """The settings of each run in run_settings, by dotted name."""
     rows = db.connect(store, only="run_settings").sql("FROM run_settings").to_arrow_table().to_pylist()
     return {row["run_id"]: {name: row[name.replace(".", "_")] for name in SETTINGS} for row in rows}
 
@@ -90,7 +90,7 @@ def test_every_verdict_has_its_worth() -> None:
 
 
 def test_passes_are_named_as_python_names_them(tmp_path) -> None:
-    """A run that ends in a number too; the pass after the last one that is finished; a run that has none."""
+    """Also for a run whose name ends in a number, the pass after the last finished one, and a run without passes."""
     store = planted(tmp_path, **{"a": "{}", "a-2": "{}", "new": "{}"})
     done = [("a", 1), ("a", 2), ("a-2", 10_000)]
     plant(store, "passes", *({"pass_id": pass_name(*key), "run_id": key[0], "iteration": key[1]} for key in done))

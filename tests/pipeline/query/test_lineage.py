@@ -1,4 +1,4 @@
-"""`reval lineage`: of a trained archive, and of long and strange lines of policies."""
+"""`reval lineage` of a trained archive, and of long and unusual lines of policies."""
 
 import re
 
@@ -12,7 +12,7 @@ from tests.helpers.command import invoke, refused
 
 
 def tree(policy_id: str, *words: str) -> list[str]:
-    """What the command prints, line by line, without the branches."""
+    """The command's output, line by line, without the lines of the tree."""
     return [re.sub(r"^[│├└─ ]*", "", line) for line in invoke("lineage", policy_id, *words).stdout.splitlines()]
 
 
@@ -21,7 +21,7 @@ def ask(store: Store, statement: str) -> list[dict]:
 
 
 def test_a_retraining(trained, archive) -> None:
-    """Straight back to the base policy; drawn from all 48 rollouts of the state after the first iteration."""
+    """Its parent is the base policy; it draws from all 48 rollouts of the state after the first iteration."""
     store, where = Store(archive), ("-a", str(archive))
     versions.tag(store, trained.first, "good")
     base = ask(store, "SELECT base_policy_id FROM runs WHERE run_id = 'again'")[0]["base_policy_id"]
@@ -152,7 +152,7 @@ def test_elsewhere(planted) -> None:
 
 
 def test_nothing_is_cut_or_coloured_in_a_pipe(planted, monkeypatch) -> None:
-    """As the command prints it where a terminal would be 80 columns wide."""
+    """The output of the command, also if a terminal is 80 columns wide."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm-256color")
     out = invoke("lineage", "again-0003", "-a", planted.layout.root).stdout

@@ -1,4 +1,4 @@
-"""States by name: what a name means, what commands answer at it, what changed between two; repeating a pass."""
+"""States by name: the meaning of a name, commands at a state, differences between two states; repeating a pass."""
 
 import pyarrow as pa
 import pytest
@@ -41,7 +41,7 @@ def test_a_state_has_an_id_labels_and_times(trained, archive) -> None:
 
 
 def test_tables_that_have_not_changed_since_are_not_opened(archive, monkeypatch) -> None:
-    """To find out whether a state can be read still; opening a table is most of the time of a small question."""
+    """To check that a state can still be read. Opening a table takes most of the time of a small query."""
     (newest,) = db.query(Store(archive), "newest_snapshot")["snapshot_id"].to_pylist()
     opened, real = [], Store.at
     monkeypatch.setattr(Store, "at", lambda self, name, *version: opened.append(name) or real(self, name, *version))
@@ -88,7 +88,7 @@ def test_sql_and_status_answer_as_it_was(trained, archive) -> None:
 
 
 def test_snapshots_say_what_was_added(trained, archive) -> None:
-    """From one snapshot to the next; over all of them every row is counted once."""
+    """Counts from one snapshot to the next; over all snapshots every row is counted once."""
     store = Store(archive)
     listed = db.query(store, "snapshots_listed", n=None).to_pylist()
     total: dict[str, int] = {}
@@ -129,7 +129,7 @@ def test_a_retraining_draws_from_the_state_it_was_given(trained, archive) -> Non
     with retrain(trained, archive, None, name="all") as run:
         replay.draw(run, 1)
     assert db.connect(store).execute(f"{seen} WHERE d.pass_id = 'all-0001'").fetchone() > (2, 48)
-    # Under its name it goes on from where it began, however that is said, and from nowhere else.
+    # Under its name it continues from the state where it began, given by any name, and from no other state.
     for same in ("good", trained.first, None):
         with retrain(trained, archive, same, name="pinned") as run:
             assert run.snapshot_id(2) == trained.first
@@ -155,7 +155,7 @@ def test_diff_finds_what_was_added_and_what_has_another_value(trained, archive, 
     store = Store(archive)
     where = ("-a", str(archive))
     assert invoke("diff", "now", *where).stdout.splitlines()[-1] == "equal"
-    invoke("tag", trained.first, "good", *where)  # a name for a state is no other state
+    invoke("tag", trained.first, "good", *where)  # a label does not make another state
     assert invoke("diff", "good", trained.first, *where).stdout.splitlines()[-1] == "equal"
 
     out = invoke("diff", "good", *where, code=1).stdout.splitlines()
@@ -186,7 +186,7 @@ def test_diff_finds_what_was_added_and_what_has_another_value(trained, archive, 
 
 @pytest.mark.usefixtures("warm")
 def test_a_pass_again_is_the_same_bit_for_bit(archive) -> None:
-    """Of a run and of a retraining, first pass and later; nothing is added by it, and nothing left behind."""
+    """The first and a later pass of a run and of a retraining. Repeating adds no rows and leaves no files."""
     before = sorted(path for path in archive.rglob("*") if "scratch" not in path.parts)
     for pass_id in ("arithmetic-0001", "arithmetic-0002", "again-0001"):
         found = repeat(Store(archive), pass_id)
@@ -207,8 +207,8 @@ def test_a_pass_again_is_the_same_bit_for_bit(archive) -> None:
     ids=["a rollout", "a deviation", "weights"],
 )
 def test_a_pass_that_is_not_what_it_says_is_found_out(archive, table, column, value) -> None:
-    """In one place of the second pass, another rollout (None: the next one's) or deviation; or weights on record that
-    training did not make. `reval` goes by no deviation: what it trains is the same."""
+    """In one place of the second pass there is another rollout (None: the next one's) or deviation; or the recorded
+    weights are not those that training made. The objective `reval` does not use the deviation: it trains the same."""
 
     def change(rows: pa.Table) -> pa.Table:
         values = rows[column].to_pylist()

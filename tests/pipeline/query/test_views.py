@@ -1,4 +1,4 @@
-"""The views: numbers worked out by hand over planted rows, and sums over an archive that was trained."""
+"""The views: numbers computed by hand over planted rows, and sums over a trained archive."""
 
 import math
 from collections.abc import Iterator
@@ -147,7 +147,7 @@ def test_ages_by_update(store) -> None:
 
 MIX = {
     # draws, fresh, replayed, mean and max age; prompts, of how many, coverage; effective sample size; duplicates; reward; |residual|
-    # t1, t2 and t3 answer p1, p1 and p2, which is all that there was; |.5|, |-1.5| and |1| are 1 on average.
+    # t1, t2 and t3 answer p1, p1 and p2, which are all prompts; |.5|, |-1.5| and |1| are 1 on average.
     ("demo-0001", 0): (3, 3, 0, 0, 0, 2, 2, 1.0, 3.0, 0.0, 0.5, 1.0),
     # Weights 3 and 1: (3 + 1)^2 / (9 + 1).
     ("demo-0001", 1): (2, 0, 2, 0, 0, 2, 2, 1.0, 1.6, 1.0, 0.75, 0.5),
@@ -182,9 +182,9 @@ def test_what_a_given_update_saw(store) -> None:
 
 
 def test_what_the_steps_of_a_pass_were_like(store) -> None:
-    """Of demo's two steps one was clipped, 2.5 being above 1; 800 tokens in 8 seconds, 100 more of padding; and as much of
-    the device was used as (.5 * 2 + .1 * 6) / 8. Squares of its residuals .5, -1.5, 1, -.25 and .75 are 4.125 in all,
-    of again's 2, -3 and 4 they are 29. `again` has no steps, so what they would say is null."""
+    """One of demo's two steps was clipped, because 2.5 is above 1; 800 tokens in 8 seconds, and 100 of padding; device
+    utilisation is (.5 * 2 + .1 * 6) / 8. The squares of its residuals .5, -1.5, 1, -.25 and .75 sum to 4.125, those of
+    again's 2, -3 and 4 to 29. `again` has no steps, so figures of steps are null."""
     found = {row[0]: row[1:] for row in ask(store, "SELECT pass_id, * EXCLUDE (pass_id) FROM training")}
     rms = pytest.approx(math.sqrt(4.125 / 5))
     share = pytest.approx(100 / 900)
@@ -209,7 +209,7 @@ def test_every_ancestor_of_every_policy(store) -> None:
         (2, "base", None, None),
     ]
     depths = dict(ask(store, "SELECT policy_id, max(depth) FROM lineage GROUP BY 1"))
-    # Six policies are where following parents in a circle ends.
+    # Following parents in a circle ends after six policies.
     assert depths == {"base": 0, "demo-0001": 1, "again-0001": 2, "orphan": 0, "egg": 6, "hen": 6}
 
 
@@ -219,7 +219,7 @@ def test_a_view_brings_the_tables_it_stands_on(store) -> None:
         assert db.connect(store, only=statement).execute(statement).fetchone() == ask(store, statement)[0], view
 
 
-# Over the archive that was trained: what must be the same, whichever view says it.
+# Over the trained archive: figures that must be equal in different views.
 SAME = {
     "uses are draws": (
         "SELECT sum(n_uses)::INT, sum(n_fresh)::INT, sum(n_replayed)::INT, max(max_age_iterations) FROM trajectory_uses",
@@ -295,7 +295,7 @@ def test_bounds(trained) -> None:
 
 
 def test_what_was_drawn_is_seen_before_it_is_trained(trained, archive) -> None:
-    """A second pass of the retraining, drawn and no more."""
+    """A second pass of the retraining, which is only drawn."""
     settings = recipes.load("arithmetic", trained.settings, iterations=2, defaults=recipes.RETRAIN)
     with open_run("retrain", settings, archive, name="again") as run:
         replay.draw(run, 2)

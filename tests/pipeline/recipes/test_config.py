@@ -1,4 +1,4 @@
-"""Settings: every recipe loads, unknown and wrong settings are refused with the way out, schedules."""
+"""Settings: every recipe loads; unknown and wrong settings are refused with a hint; schedules."""
 
 import pytest
 

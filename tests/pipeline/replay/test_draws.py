@@ -1,4 +1,4 @@
-"""Laws of every draw rule. Rules are found by glob, so a new one is tested as soon as its file is there."""
+"""Properties of every draw rule. Rules are found by glob, so a new one is tested as soon as its file exists."""
 
 import math
 import random
@@ -50,7 +50,7 @@ def rollout(i: int) -> dict:
 
 
 ROLLOUTS = {row["trajectory_id"]: row for row in map(rollout, range(N))}
-# What earlier passes made of every third rollout.
+# The history of every third rollout in earlier passes.
 HISTORY = {name: (1 + i % 3, (i % 11 - 5) / 4) for i, name in enumerate(ROLLOUTS) if i % 3 == 0}
 
 
@@ -71,7 +71,7 @@ def settings(**changes) -> Replay:
 
 
 def of_rule(rule: str, **changes) -> Replay:
-    """Every update drawn by one rule alone; fresh too is one."""
+    """Settings with which one rule draws every update; `fresh` can be the rule too."""
     return settings(schedule="shares", shares=[{rule: 1.0}], **changes)
 
 
@@ -81,13 +81,13 @@ def draw(replay: Replay, *, pass_id: str = "p", iteration: int = 6, fresh: bool 
 
 @cache
 def drawn(rule: str) -> tuple[dict, ...]:
-    """What a rule draws for four updates; tests only read it."""
+    """The draws of a rule for four updates; tests only read them."""
     return tuple(draw(of_rule(rule)))
 
 
 @cache
 def often(rule: str) -> tuple[dict, ...]:
-    """300 updates of a rule, with importance weights in full: what frequencies and weights are held against."""
+    """300 updates of a rule with exponent 1, for comparing frequencies and importance weights."""
     return tuple(draw(of_rule(rule, updates_per_iteration=OFTEN, importance=1.0, batch_trajectories=2 * GROUP)))
 
 
@@ -99,7 +99,7 @@ def by_update(rows: Iterable[dict]) -> dict[int, list[dict]]:
 
 
 def chances(rule: str, **changes) -> dict[str, float]:
-    """What each unit of a rule weighs."""
+    """The weight of each unit of a rule."""
     there = connection()
     draws.draw(there, of_rule(rule, updates_per_iteration=1, **changes), "p", 6, fresh=True)
     return dict(
@@ -139,7 +139,7 @@ class TestEveryRule:
         groups = {name: [row["reward"] for row in ROLLOUTS.values() if row["group_id"] == name] for name in means}
         deviations = {name: stdev(rewards) for name, rewards in groups.items()}
         for row in drawn(rule):
-            known = ROLLOUTS[row["trajectory_id"]]  # a KeyError is a row from nowhere
+            known = ROLLOUTS[row["trajectory_id"]]  # a KeyError means that the row is not a known rollout
             assert row["age_iterations"] == known["age_iterations"]
             assert row["reward"] == known["reward"]
             assert row["baseline"] == means[known["group_id"]]
@@ -239,7 +239,7 @@ class TestWhatARuleWeighs:
         assert found == pytest.approx({name: 0.7 ** row["age_iterations"] for name, row in self.window().items()})
 
     def test_fresh_priority(self) -> None:
-        """The window spans 3 iterations, so tau is 0.5 * 3 = 1.5; a row that was never used goes by its target."""
+        """The window spans 3 iterations, so tau is 0.5 * 3 = 1.5. A row that was never used is weighed by its target."""
         groups = Counter[str]()
         for row in ROLLOUTS.values():
             groups[row["group_id"]] += row["reward"] / GROUP
@@ -250,14 +250,14 @@ class TestWhatARuleWeighs:
         assert chances("fresh_priority") == pytest.approx(expected)
 
     def test_fresh_priority_takes_tau_as_a_share_of_the_window(self) -> None:
-        """Twice the window, twice the iterations it spans: the age term of the oldest row stays about what it was."""
+        """A window twice as large spans twice the iterations, so the age term of the oldest row stays about the same."""
         for window, span in ((WINDOW, 3), (2 * WINDOW, 6)):
             found = chances("fresh_priority", fresh_priority={"alpha": 0.0}, window_trajectories=window)
             oldest = f"t{window - 1:04}"
             assert math.isclose(found[oldest], math.exp(-(span - 1) / (0.5 * span)))
 
     def test_keep_correct(self) -> None:
-        """Of 120 rows 84 are the newest, 36 the newest correct ones among the others: as many as that, and no more."""
+        """Of 120 rows exactly 84 are the newest, and exactly 36 are the newest correct ones among the others."""
         found = chances("keep_correct", keep_correct={"share": 0.3})
         newest = list(ROLLOUTS)[:84]
         correct = [name for name in list(ROLLOUTS)[84:] if ROLLOUTS[name]["reward"] == 1]
@@ -294,7 +294,7 @@ class TestWhatARuleWeighs:
         )
 
     def test_custom_sees_the_past(self) -> None:
-        """What earlier passes did is there: here, rows that were used twice, and nothing else."""
+        """A custom weight can use the history: here only rows that were used twice are drawn."""
         found = chances("custom", custom={"weight": "n_uses = 2 AND residual IS NOT NULL"}, batch_trajectories=1)
         assert set(found) == {name for name in self.window() if HISTORY.get(name, (0,))[0] == 2}
 
@@ -304,7 +304,7 @@ BAD_WEIGHTS = {
     "reward - 0.5": "it is -0.5 for trajectory t00",
     "1 / sample_index": "it is inf for trajectory t0000",
     "'nan'::DOUBLE": "it is nan for trajectory t0000",
-    "problem": "Candidate bindings",  # a column that is none: DuckDB names those that are
+    "problem": "Candidate bindings",  # an unknown column: DuckDB names the known ones
     "verdict": "is varchar, not a number",
     "random()": "random() gives another answer every time",
     "epoch(now())": "now() gives another answer every time",
@@ -333,8 +333,8 @@ def test_weights_of_zero_leave_nothing() -> None:
 
 @pytest.mark.parametrize(("baseline", "share"), [("group_mean", 1.0), ("half_mean", 0.5), ("raw", 0.0)])
 def test_the_deviation_of_a_group(baseline, share) -> None:
-    """Rewards 1, 0, 0 and .5 have a mean of 3/8 and squares of 25 + 9 + 9 + 1 64ths around it, over 3; alike ones have
-    none, nor has one alone. A row that a condition leaves out has its say."""
+    """Rewards 1, 0, 0 and .5 have a mean of 3/8 and squares of 25 + 9 + 9 + 1 64ths around it, over 3. The deviation of
+    equal rewards is 0, and so is that of a single one. A row that a condition leaves out still counts."""
     rewards = {
         "t0000": 1.0,
         "t0001": 0.0,
@@ -356,7 +356,7 @@ def test_the_deviation_of_a_group(baseline, share) -> None:
 
 
 def test_means_and_deviations_are_the_same_bits_for_any_order() -> None:
-    """Of rewards that floats only come near to, such as those with a length penalty: their sums depend on the order."""
+    """Rewards with a length penalty have no exact float value, so their sums depend on the order."""
     found = []
     for seed, threads in ((0, 1), (1, 2), (2, 4), (3, 1)):
         rows = [rollout(i) | {"group_id": "g", "reward": (i % 7) / 10} for i in range(N)]
@@ -372,7 +372,7 @@ def test_means_and_deviations_are_the_same_bits_for_any_order() -> None:
 
 
 def test_left_out_rows_keep_their_say_in_the_group_mean() -> None:
-    """A condition chooses rows after targets are made: the mean is that of the whole group, not of what is left."""
+    """A condition chooses rows after targets are computed: the mean is over the whole group, not only the chosen rows."""
     wrong = [name for name, row in ROLLOUTS.items() if row["reward"] == 0]
     rows = draw(of_rule("fifo"), left_out=wrong)
     assert {row["reward"] for row in rows} == {1.0}
@@ -419,7 +419,7 @@ class TestShares:
                 assert Counter(row["source"] for row in rows)["fresh"] == n
 
     def test_two_rules_of_one_update_do_not_share_their_chance(self) -> None:
-        """What the first rule left over is no fair sample: the second one's first choice still matches its weights."""
+        """The rows that the first rule left are no fair sample; the second's first choice still matches its weights."""
         shares, n = [{"fifo": 0.5, "recency": 0.5}], 300
         rows = draw(
             settings(

@@ -1,4 +1,4 @@
-"""`reval plan`: compared with arithmetic by hand, with the paper's numbers, and with what a run then did."""
+"""`reval plan` is compared with results by hand, with the paper's numbers, and with a real run."""
 
 import math
 import subprocess
@@ -187,7 +187,7 @@ def words(settings: dict) -> list[str]:
 
 
 def test_the_plan_is_what_a_run_then_does(trained) -> None:
-    """Updates, fresh and replayed rows and ages of the run's own draws, counted."""
+    """Compares the plan's updates, fresh and replayed rows and ages with those of the run's own draws."""
     found = plan.plan(load("arithmetic", trained.settings, iterations=2))
     statement = (
         "SELECT count(DISTINCT update), count(*) FILTER (source = 'fresh'), count(*) FILTER (source = 'replay'), "

@@ -35,7 +35,7 @@ ALL = [f"arithmetic-{i:04d}" for i in range(1, N + 1)]
 
 @pytest.fixture(scope="module")
 def six(trained, children, tmp_path_factory) -> Path:
-    """The trained archive after six iterations, of which everything was kept. Tests copy it."""
+    """The trained archive after six iterations, with all weights kept. Tests copy it."""
     archive = shutil.copytree(trained.archive, tmp_path_factory.mktemp("six") / "archive")
     config = recipes.load("arithmetic", {**trained.settings, "keep.optimizer_states": 0}, iterations=N)
     with pytest.MonkeyPatch.context() as patch:
@@ -53,7 +53,7 @@ def long(six, tmp_path) -> Path:
 
 
 def the_run(archive: str | Path, rule: Keep, **train: object) -> Run:
-    """The run as it is recorded, with another rule, and other settings of training where they matter."""
+    """The recorded run with another rule and, where needed, other settings of training."""
     store = Store(archive)
     row = next(row for row in db.query(store, "runs_recorded").to_pylist() if row["run_id"] == "arithmetic")
     config = recorded("arithmetic", row["config"])
@@ -62,7 +62,7 @@ def the_run(archive: str | Path, rule: Keep, **train: object) -> Run:
 
 
 def numbers(archive: Path) -> tuple[list[int], list[int]]:
-    """Iterations of the run whose weights are there, and whose optimizer states are."""
+    """The iterations of the run whose weights are on disk, and those whose optimizer states are."""
     found = sorted(path.stem for path in (archive / "weights").glob("arithmetic-0*"))
     states = sorted(path.stem for path in (archive / "optimizer").glob("arithmetic-0*"))
     return [int(name[-4:]) for name in found], [int(name[-4:]) for name in states]
@@ -92,7 +92,7 @@ def test_the_rule(long, rule, weights, states) -> None:
 
 @pytest.mark.usefixtures("warm")
 def test_a_run_prunes_as_it_goes_and_its_settings_stay_the_same(trained, archive, caplog) -> None:
-    """One line for what went, at the end of the iteration in which it did; the last pass can be repeated."""
+    """One line says what was pruned, at the end of that iteration; the last pass can be repeated."""
     settings = {**trained.settings, "keep.policies_every": 3, "keep.optimizer_states": 1}
     with caplog.at_level("INFO", "reval"), open_run("iterate", recipes.load("arithmetic", settings), archive) as run:
         assert run.run_id == "arithmetic", "begun without these settings, which decide no rows"
@@ -140,7 +140,7 @@ def test_what_a_run_began_from_stays(trained, long) -> None:
 
 
 def test_the_newest_in_a_labelled_snapshot_stays(trained, long) -> None:
-    """Of each label's state, by what it holds; by the clock, if the state itself is not kept any more."""
+    """The newest policy in each label's state; by time, if the state itself can no longer be read."""
     store = Store(long)
     tag(store, trained.first, "first")
     third = "SELECT snapshot_id FROM snapshots WHERE run_id = 'arithmetic' AND iteration = 4 AND stage = 'reference'"
@@ -179,7 +179,7 @@ class Killed(Exception):
 
 @pytest.fixture
 def killed(monkeypatch) -> Callable[[int], None]:
-    """Kills whoever notes or deletes for the n-th time; a deletion has begun by then and is not over."""
+    """Kills the process at its n-th note or deletion; a deletion is then begun and not finished."""
     real, left = {name: getattr(Folder, name) for name in ("make", "clear")}, [0]
 
     def step(name: str) -> Callable[..., object]:
@@ -199,7 +199,7 @@ def killed(monkeypatch) -> Callable[[int], None]:
 
 
 def test_killed_at_any_moment_it_is_finished_by_the_next(long, tmp_path, killed) -> None:
-    """Four weights and four states, each noted and then deleted: what is kept is whole all along."""
+    """Four weights and four states, each noted and then deleted: the kept ones are complete at every moment."""
     rule = Keep(policies_every=100)
     for n in range(1, 18):
         archive = shutil.copytree(long, tmp_path / f"killed-{n}")
@@ -216,7 +216,7 @@ def test_killed_at_any_moment_it_is_finished_by_the_next(long, tmp_path, killed)
             if f"weights/{name}" in noted:
                 with pytest.raises(UserError, match="pruned"):
                     policy_location(store, name)
-        # Whoever is left without a note is whole, and one at most was cut short.
+        # Everything without a note is complete, and at most one deletion was interrupted.
         found = list(check.weights(store, store.versions()))
         assert len(found) == len(weights_.cut_short(store)) <= 1
         keep.prune(the_run(archive, Keep(optimizer_states=0) if n % 2 else rule))
@@ -227,7 +227,7 @@ def test_killed_at_any_moment_it_is_finished_by_the_next(long, tmp_path, killed)
 
 
 def test_what_was_cut_short_is_not_said_to_stay(trained, long, killed) -> None:
-    """A label that comes too late protects no half of a policy."""
+    """A label that is set too late does not protect a half deleted policy."""
     killed(2)
     with pytest.raises(Killed):
         keep.prune(the_run(long, Keep(policies_every=100)))

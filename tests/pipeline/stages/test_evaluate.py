@@ -1,4 +1,4 @@
-"""Evaluation: figures worked out by hand; each question is asked once, for any file and any policy."""
+"""Evaluation: figures computed by hand; each question is asked once, for any file and any policy."""
 
 import json
 import math
@@ -26,7 +26,7 @@ from tests.helpers.runs import open_run
 DATA = Path(__file__).parents[4] / "shared" / "data" / "benchmarks"
 # Questions of the model's own kind, whose answers are a digit.
 SUMS = [{"problem": f"{a}+{b}=", "answer": float(a + b)} for a in range(4) for b in range(3)]
-# A policy that knows nothing, asked without a word about them, and answering in four characters.
+# An untrained policy, which gets only the question and answers in four characters.
 SETTINGS = {
     "prompts.template": "{problem}",
     "generate.max_response_tokens": 4,
@@ -90,14 +90,14 @@ def test_pass_is_the_unbiased_estimator_for_every_count(k) -> None:
     [
         ("5 7! 7! 6", 1),  # two of four
         ("5 5 7! 6", 0),
-        ("5 7! 6 8", 0),  # all are alone: the first counts
+        ("5 7! 6 8", 0),  # all answers differ: the first counts
         ("7! 5 6 8", 1),
-        ("5 5 7! 7!", 0),  # two and two: the one given first
+        ("5 5 7! 7!", 0),  # two against two: the answer given first wins
         ("7! 5 5 7!", 1),
         ("7! 7.0! 5 6", 1),  # the same number
         ("5 5.0 7! 6", 0),
         (r"\frac{1}{2}! $\frac{1}{2}$! 5 6", 1),  # the same text, but for what goes around it
-        ("7! - - -", 1),  # where nothing was read no vote is cast
+        ("7! - - -", 1),  # a response without an answer has no vote
         ("- - - -", 0),
     ],
 )
@@ -108,7 +108,7 @@ def test_the_majority(said, value) -> None:
 def test_what_nobody_judged_is_not_correct_and_has_no_vote() -> None:
     found = figures([("timeout", None), ("timeout", None), ("correct", "7"), ("bad_gold", None)])
     assert (found["avg@4"][0], found["maj@4"][0], found["pass@2"][0]) == pytest.approx((0.25, 1, 0.5))
-    # Answers of before readings were kept, and those of a verifier that gives none: their text is all there is.
+    # Old answers without a stored reading, and answers of a verifier without readings: only their text counts.
     assert figures([("correct", None), ("wrong", None), ("wrong", None)])["maj@3"][0] == 1
 
 
@@ -138,7 +138,7 @@ def test_more_answers_a_question_narrow_the_interval_and_it_holds_the_value() ->
 
 
 def test_answers_that_not_all_questions_have_do_not_count() -> None:
-    """As after a larger k was asked for and cut off."""
+    """As after an evaluation with a larger k that was interrupted."""
     assert figures(answers("1! 1"), answers("1 1! 1! 1!"))["avg@2"][0] == 0.5
 
 
@@ -201,7 +201,7 @@ class TestTheCommand:
         invoke("check", "-a", str(archive))
 
     def test_what_a_digit_is_worth(self, tmp_path, base) -> None:
-        """A model that knows nothing is right now and then; the figures are those of its answers, counted here anew."""
+        """An untrained model is sometimes right; the figures are compared with a count of its answers here."""
         archive = tmp_path / "archive"
         a = lines(tmp_path / "sums.jsonl", SUMS)
         invoke("evaluate", base, "-b", a, "-a", str(archive), *QUICK, "-k", "16")
@@ -218,7 +218,7 @@ class TestTheCommand:
         assert 0 < avg < 1
 
     def test_a_policy_of_a_run_is_asked_as_its_run_asks(self, trained, archive, tmp_path) -> None:
-        """Its prompt and limits, all of the file's questions; its own evaluations are left as they are."""
+        """With the run's prompt and limits, and all questions of the file. The run's own evaluations do not change."""
         a = lines(tmp_path / "sums.jsonl", SUMS)
         own = ask(archive, "SELECT * FROM evaluations ORDER BY ALL")
         invoke("evaluate", "arithmetic-0002", "-b", a, "-a", str(archive), *QUICK[4:], "--set", "evaluate.max_prompts=3")
@@ -233,7 +233,7 @@ class TestTheCommand:
         assert ask(archive, "SELECT n FROM (SELECT count(*) AS n FROM prompts WHERE source = 'sums')") == [(12,)]
 
     def test_what_is_killed_between_two_shards_goes_on(self, tmp_path, base, monkeypatch) -> None:
-        """Three questions between two commits; what was committed is not answered again."""
+        """Three questions between two commits; committed answers are not generated again."""
         archive, real, done = tmp_path / "archive", evaluate._answers, []
 
         def dying(*asked: Any) -> Any:
@@ -306,7 +306,7 @@ class TestTheCommand:
         assert "policy 'nobody' is not in" in refused("evaluate", "nobody", "-b", "sums", *archive)
 
     def test_a_hubs_name(self, tmp_path, base, monkeypatch) -> None:
-        """Files of its test split alone, under its own name; where the hub is not there, one line says so."""
+        """Only files of its test split, under its own name. Without access to the hub there is a one-line error."""
         hub, asked = tmp_path / "hub" / "3f2a", []
         (hub / "data").mkdir(parents=True)
         lines(hub / "data" / "train-00000.jsonl", SUMS[:4])
@@ -342,7 +342,7 @@ class TestTheCommand:
     ],
 )
 def test_when_a_run_evaluates(tmp_path, monkeypatch, settings, asked) -> None:
-    """At iterations 0 to 7: None is not at all, 0 greedily, 3 with so many answers more."""
+    """At iterations 0 to 7: None: no evaluation, 0: greedy only, 3: also three sampled answers."""
     found: dict[str, int] = {}
 
     def shards(*words: Any) -> list[Any]:
@@ -361,7 +361,7 @@ def test_when_a_run_evaluates(tmp_path, monkeypatch, settings, asked) -> None:
 
 @pytest.mark.usefixtures("warm")
 def test_a_run_on_several_benchmarks(tmp_path) -> None:
-    """Each under its name and by its judge; `progress` has their mean, of policies that answered all of them."""
+    """Each has its own name and verifier. `progress` has their mean for policies that answered all of them."""
     archive = tmp_path / "archive"
     for name, rows in {"ones": SUMS[:4], "twos": SUMS[4:]}.items():
         import_prompts(archive, Path(lines(tmp_path / f"{name}.jsonl", rows)), split=Split.HELDOUT)
@@ -388,7 +388,7 @@ def test_a_run_on_several_benchmarks(tmp_path) -> None:
 
 
 def test_default_names_are_as_ever(trained) -> None:
-    """An archive's `benchmark` of before is that of now: figures of one policy do not fall apart."""
+    """The `benchmark` of older archives is the same as now, so the figures of a policy stay together."""
     store = Store(trained.archive)
     (named,) = prompts.evaluation_sets(store, recipes.load("arithmetic"))
     assert named == prompts.EvaluationSet("arithmetic", "math", "arithmetic/heldout@" + named.name[-6:])

@@ -19,7 +19,7 @@ from tests.helpers.runs import open_run
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory, trained, children) -> SimpleNamespace:
-    """An archive of three iterations under references of the rows' own; two updates on the fresh batch, then replay."""
+    """An archive of three iterations; each row has its own reference; two updates on the fresh batch, then replay."""
     archive = tmp_path_factory.mktemp("own") / "archive"
     settings = {**trained.settings, "train.reference": "behaviour", "replay.updates_per_iteration": 3}
     with pytest.MonkeyPatch.context() as patch:
@@ -50,8 +50,8 @@ def test_every_rollout_is_referred_once_to_the_policy_that_made_it(own) -> None:
 
 
 def test_a_row_is_calibrated_when_it_is_new_and_keeps_what_the_policy_has_left_of_it(own) -> None:
-    """New: δ = -target. Later the log-ratio is what training changed since the row was made: by the first update of the
-    next pass that is what the policy of then says of it less what its own said."""
+    """For a new row δ = -target. Later the log-ratio is the change by training since the row was generated: at the first
+    update of the next pass, its log-prob under the policy at that time minus its log-prob under its own policy."""
     first = rows(
         own.store,
         "SELECT max(abs(u.residual + u.target)) AS off, max(abs(u.value_gap)) AS value_gap FROM updates u "
@@ -66,7 +66,7 @@ def test_a_row_is_calibrated_when_it_is_new_and_keeps_what_the_policy_has_left_o
     )
     assert old
     assert math.fsum(abs(row["log_ratio"]) for row in old) / len(old) > 10 * first["off"]
-    # An engine says of its own rollout what the reference does: it is the same policy.
+    # The engine's log-probs of its own rollout equal the reference's: it is the same policy.
     gap = rows(
         own.store,
         'SELECT max(abs(f.ref_logprob_sum - t.behaviour_logprob_sum)) AS gap FROM "references" f JOIN trajectories t '

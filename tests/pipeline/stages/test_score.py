@@ -1,4 +1,4 @@
-"""Judging, and judging again: what is judged and by whom, what a verdict is worth, what a person is told."""
+"""Judging and judging again: which rollouts, by which verifier, with which reward, and the messages about it."""
 
 import json
 import threading
@@ -74,7 +74,7 @@ class TestRescore:
         assert ask(archive, KEY)[0][0] == ask(archive, KEY)[0][1]
 
     def test_killed_at_every_commit_it_goes_on(self, archive, processes, monkeypatch) -> None:
-        """What was committed stays, is seen by readers, and is not judged again."""
+        """Committed verdicts stay, can be read, and are not made again."""
         monkeypatch.setattr(score, "SHARD_ROLLOUTS", 20)
         judge, real = replace(verifier("math"), version="later"), Store.append
         judged, n_all = list[int](), len(everything(Store(archive)))
@@ -245,7 +245,7 @@ class TestViews:
         assert sum(row[2] for row in found) == ask(archive, "SELECT count(*) FROM trajectories")[0][0]
 
     def test_without_a_recipe_labels_come_first(self, archive) -> None:
-        """A rollout of no run: of an import."""
+        """For a rollout of an import, without a run."""
         for name in ("zz@9", "imported"):
             self.add(archive, name, "no_answer")
         store = Store(archive)
@@ -264,7 +264,7 @@ class TestViews:
 
 
 class TestUpgrade:
-    """Another version of a library is another verifier: a run is judged by it whole, and what was is kept."""
+    """Another version of a library is another verifier. It judges all of a run, and the old verdicts stay."""
 
     def test_a_run_goes_on_under_it(self, archive, trained, warm, monkeypatch) -> None:
         before = ask(archive, "SELECT verifier_id, count(*) FROM verdicts GROUP BY 1")
@@ -316,7 +316,7 @@ class TestUpgrade:
 
 
 class TestRewards:
-    """[reward] says what a verdict is worth to training; verdicts know nothing of it."""
+    """[reward] sets the reward of a verdict for training; the stored verdicts do not change."""
 
     def test_no_judgement_has_no_reward(self) -> None:
         assert {verdict for verdict in Verdict if REWARDS[verdict] is None} == {"bad_gold", "timeout", "crashed"}
@@ -326,7 +326,7 @@ class TestRewards:
         return Store(archive)
 
     def rewards(self, store: Store, **shaping: float) -> dict[str, set[float]]:
-        """By verdict, the rewards of what may be drawn."""
+        """The rewards of rollouts that may be drawn, by verdict."""
         config = Config(recipe="test", reward=shaping)
         where = draws.scope(config, "retrain", "r", 1, store.versions(), "arithmetic-0002", "arithmetic-0002")
         connection = draws.opened(store, where, config.replay.model_copy(update={"window_trajectories": "all"}))
@@ -395,7 +395,7 @@ class TestRewards:
 
 
 def test_what_another_verifier_says_of_a_benchmark_is_another_benchmark(trained) -> None:
-    """Its answers are evaluated anew; labels, which judge none, leave the usual verifier's."""
+    """With another verifier the policy is evaluated again; labels cannot judge, so the usual verifier is used then."""
     store = Store(trained.archive)
     names = {
         name: prompts.evaluation_sets(store, Config(recipe="x", score={"verifier": name}))[0].name

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("warm")
 
 
 def retrain(archive: Path, settings: dict[str, object], n: int = 2, **changes: object) -> Path:
-    """Runs `n` passes of a retraining named `more`; gives the folder of weights."""
+    """Runs `n` passes of a retraining named `more`; returns the folder of weights."""
     config = recipes.load("arithmetic", {**settings, **changes}, iterations=n, defaults=recipes.RETRAIN)
     with open_run("retrain", config, archive, name="more") as run:
         for i in range(1, n + 1):
@@ -47,7 +47,7 @@ def words(settings: dict[str, object]) -> list[str]:
 
 class TestAdapters:
     def test_a_policy_is_its_base_and_what_a_few_ranks_add(self, archive, trained) -> None:
-        """Merged, an ordinary folder; the second pass goes on with the same adapters, on the same base."""
+        """The merged policy is an ordinary folder; the second pass continues the same adapters on the same base."""
         how = {"train.lora_rank": 4, "train.reset_every_iterations": 0, "train.learning_rate": 1e-2}
         weights = retrain(archive, trained.settings, **how)
         base = load_file(Path(trained.settings["policy.base"]) / "model.safetensors")
@@ -101,7 +101,7 @@ def test_what_is_not_installed_is_said_before_anything_is_made(archive, trained,
 
 @pytest.mark.parametrize("objective", ["grpo", "reinforce", "tba"])
 def test_every_objective_trains_on_what_is_archived(archive, trained, objective) -> None:
-    """Replayed rows too, with the log-probs and the group of then."""
+    """Also on replayed rows, with the log-probs and the group of the time when they were generated."""
     retrain(archive, trained.settings, 1, **{"train.objective": objective, "replay.rule": "groups"})
     statement = "SELECT clipped_share, entropy, residual FROM updates WHERE pass_id = 'more-0001'"
     rows = db.ask(Store(archive), statement).read_all().to_pylist()
@@ -111,7 +111,7 @@ def test_every_objective_trains_on_what_is_archived(archive, trained, objective)
 
 
 def another(default: Any, kind: Any) -> Any:
-    """A value that a setting does not have by default."""
+    """A value for a setting that is not its default."""
     if get_origin(kind) is Literal:
         return next(choice for choice in reversed(get_args(kind)) if choice != default)
     if get_origin(kind) is tuple:
@@ -120,7 +120,7 @@ def another(default: Any, kind: Any) -> Any:
 
 
 def test_every_setting_of_the_trainer_reaches_it(archive, trained, tmp_path) -> None:
-    """From the recipe to pass.json, and back as the trainer reads it; of the rest of a recipe nothing is written there."""
+    """From the recipe to pass.json, and back as the trainer reads it. No other setting of the recipe is written there."""
     sections = {"train": Algorithm, "runtime": Execution}
     given = {
         (section, field.name): another(field.default, get_type_hints(declared)[field.name])
@@ -145,7 +145,7 @@ def test_every_setting_of_the_trainer_reaches_it(archive, trained, tmp_path) -> 
 
 
 def test_a_pass_is_carried_elsewhere_and_its_result_taken_over(archive, trained) -> None:
-    """`reval train --dry-run` loads nothing and writes the folder; whoever trains it, `reval train` commits what was made."""
+    """`reval train --dry-run` loads nothing and writes the folder; `reval train` commits a pass trained elsewhere."""
     config = recipes.load("arithmetic", trained.settings, iterations=3)
     name = db.ask(Store(archive), "SELECT run_id FROM runs WHERE flow = 'iterate'").read_all()["run_id"][0].as_py()
     at = ["--archive", str(archive), "--run", name, *words(trained.settings)]
@@ -175,7 +175,7 @@ def test_a_pass_is_carried_elsewhere_and_its_result_taken_over(archive, trained)
 
 @pytest.mark.parametrize(("precision", "compiled"), [("float32", False), ("bfloat16", False), ("bfloat16", True)])
 def test_activations_are_estimated_from_sizes(precision, compiled) -> None:
-    """Against the bytes that torch keeps for backward, weights aside: within a third, of compiled layers a tenth."""
+    """Compared with the bytes torch keeps for backward, without weights: within a third, for compiled layers a tenth."""
     sizes, n_tokens = {"hidden_size": 192, "num_hidden_layers": 3, "intermediate_size": 640, "vocab_size": 500}, 1024
     model = AutoModelForCausalLM.from_config(Qwen2Config(num_attention_heads=6, num_key_value_heads=2, **sizes))
     model.set_attn_implementation(attention.NAME)
@@ -183,7 +183,7 @@ def test_activations_are_estimated_from_sizes(precision, compiled) -> None:
     own = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     policy, batch = Policy(model), collate([[1, 2]] * 8, [[3] * (n_tokens // 8 - 2)] * 8)
     if compiled:
-        policy.fuse("aot_eager_decomp_partition")  # what it keeps does not depend on who compiles
+        policy.fuse("aot_eager_decomp_partition")  # the backend does not change what is kept
         policy.is_fused = False  # the head keeps the same
         policy(batch, precision=precision)
 
@@ -218,7 +218,7 @@ def test_memory_is_parted_when_weights_are(trained) -> None:
 
 
 def test_two_processes_make_what_one_makes(archive, trained, monkeypatch) -> None:
-    """Through the run's own processes, references and all: the same bits."""
+    """Through the run's own processes, with references: the same bits."""
     monkeypatch.undo()  # the trainer that is running is one process
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     made = []
@@ -237,8 +237,8 @@ def test_two_processes_make_what_one_makes(archive, trained, monkeypatch) -> Non
 
 
 def test_kl_is_that_of_the_policy_which_made_the_rows(trained) -> None:
-    """The second pass trains first on what its parent has just made, under the reference of the first: the mean of their
-    log-ratios estimates KL(parent ‖ reference). The parent of the first pass is its reference."""
+    """The second pass first trains on rollouts that its parent has just generated, under the reference of the first pass:
+    the mean of their log-ratios estimates KL(parent ‖ reference). The parent of the first pass is its reference."""
     store = Store(trained.archive)
     found = {
         row["pass_id"]: row["kl"] for row in db.ask(store, "SELECT pass_id, kl FROM training").read_all().to_pylist()

@@ -40,7 +40,7 @@ def contents(store: Store, name: str, without: tuple[str, ...] = ()) -> list[tup
 
 
 def more(store: Store, name: str, /, where: str = "true", **values: Any) -> dict[str, Any]:
-    """Adds a row: the first one there, or one made up, with other values; returns it."""
+    """Adds a copy of the first row, or a made-up one, with changed values; returns it."""
     key = ", ".join(f'"{column}"' for column in TABLES[name].key)
     found = db.connect(store).sql(f'SELECT * FROM "{name}" WHERE {where} ORDER BY {key} LIMIT 1').to_arrow_table()
     row = {**(found.to_pylist()[0] if len(found) else made_up(name)), **values}
@@ -49,7 +49,7 @@ def more(store: Store, name: str, /, where: str = "true", **values: Any) -> dict
     return row
 
 
-# What is planted for each query of sql/checks, and exactly what it has to say then. A query without a plant fails.
+# The fault planted for each query of sql/checks, and the exact message. A query without a planted fault fails.
 Plant = Callable[[Store], list[tuple[str, str]]]
 
 
@@ -224,7 +224,7 @@ def test_many_findings_are_counted_not_listed(archive) -> None:
     assert out.splitlines()[-1].endswith("findings; `reval check --repair` mends what can be")
 
 
-# What happens to a file, and what is said of it.
+# The damage to a file, and the message about it.
 CHECKSUM = "its checksum is not that of what was committed"
 
 
@@ -240,7 +240,7 @@ def cut(path: Path) -> str:
 
 
 def flipped(path: Path) -> str:
-    """One bit in the middle, such that whoever does not compare checksums reads other values and notices nothing."""
+    """Flips one bit in the middle, so that without a checksum other values are read and nothing is noticed."""
     rows, content = pq.read_table(path), path.read_bytes()
     metadata = pq.read_metadata(path).row_group(0)
     for column in map(metadata.column, range(metadata.num_columns)):
@@ -255,7 +255,7 @@ def flipped(path: Path) -> str:
 
 
 def swapped(path: Path) -> str:
-    """A whole file of the same size with fewer rows: something in its metadata fills it up."""
+    """A valid file of the same size with fewer rows; its metadata is padded."""
     size, rows = path.stat().st_size, pq.read_table(path)
 
     def write(padding: int) -> int:
@@ -275,7 +275,7 @@ DAMAGES = [missing, cut, flipped, swapped]
 
 
 def test_a_damaged_file_is_found(trained, tmp_path) -> None:
-    """Whatever happened to it, in narrow tables and in the wide one; a file each of three tables, and no other is named."""
+    """For every damage, in narrow tables and in the wide one: one file in each of three tables, and no other is named."""
     for damage in DAMAGES:
         archive = shutil.copytree(trained.archive, tmp_path / damage.__name__)
         paths = [next(iter(Store(archive).shards(name))) for name in ("verdicts", "responses", "draws")]
@@ -317,7 +317,7 @@ def test_a_snapshot_of_what_never_was_is_found(archive) -> None:
 
 
 def test_a_state_is_checked_by_its_name(trained, archive) -> None:
-    """What came later and is damaged is no matter of an earlier state."""
+    """Damage to later files does not matter to an earlier state."""
     later = set(Store(archive).shards("draws")) - set(
         Store(archive).shards("draws", versions.resolve(Store(archive), trained.first).versions["draws"])
     )
@@ -327,7 +327,7 @@ def test_a_state_is_checked_by_its_name(trained, archive) -> None:
 
 
 def held(archive: Path) -> set[str]:
-    """Digests of all that the archive's files hold, wherever they lie."""
+    """Digests of the contents of all files of the archive, in any place."""
     passing = {"scratch", "logs", "locks"}
     paths = [path for path in archive.rglob("*") if path.is_file() and not passing & {*path.parts}]
     return {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
@@ -335,7 +335,7 @@ def held(archive: Path) -> set[str]:
 
 @pytest.mark.usefixtures("warm")
 def test_verdicts_and_references_are_made_again(trained, archive) -> None:
-    """The same values as before, from responses and weights; the damaged files stay, out of the way."""
+    """They have the same values as before, from responses and weights; the damaged files are moved away and kept."""
     store, good = Store(archive), Store(trained.archive)
     damaged = {}
     for name, how in (("verdicts", (missing, swapped)), ("references", (cut, flipped))):
@@ -389,7 +389,7 @@ def test_what_was_made_again_is_made_again_when_it_is_lost_again(trained, archiv
 
 
 def test_references_in_the_precision_of_their_pass_are_missed(archive) -> None:
-    """Sums in float32 are of no use to a pass in bfloat16, and are not what is lost of it."""
+    """Sums in float32 cannot replace the lost sums of a pass in bfloat16."""
     store = Store(archive)
     assert len(db.query(store, "lost_references")) == 0
 
@@ -409,7 +409,7 @@ def test_references_in_the_precision_of_their_pass_are_missed(archive) -> None:
 
 @pytest.mark.usefixtures("warm")
 def test_a_judge_that_is_gone_stops_no_repair(archive, monkeypatch) -> None:
-    """Verdicts of a user's function that is no more are said to be lost; references are made again all the same."""
+    """If a user's function no longer exists, its verdicts are reported as lost; references are still made again."""
     store = Store(archive)
     for name in ("verdicts", "references"):
         store.replace(name, list(store.shards(name)), [])
@@ -424,7 +424,7 @@ def test_a_judge_that_is_gone_stops_no_repair(archive, monkeypatch) -> None:
 
 
 def test_repair_finishes_a_shard_half_committed(archive, monkeypatch) -> None:
-    """One table of a shard shows its rows, the other does not: its file is there and belongs to no one else."""
+    """One table of a shard has its rows, the other does not; its file exists and belongs to nothing else."""
     real, done = Store._transact, []
 
     def dying(self, *args):
@@ -450,7 +450,7 @@ def test_repair_finishes_a_shard_half_committed(archive, monkeypatch) -> None:
     assert Store(archive).recover("half", ("responses", "trajectories"))
 
 
-# What a loss of power leaves of the newest commit; each returns what was torn.
+# What a power failure leaves of the newest commit; each function returns the damaged part.
 def emptied(log: Path) -> list[Path]:
     newest = max(log.glob("*.json"))
     os.truncate(newest, 0)
@@ -472,7 +472,7 @@ def two_emptied(log: Path) -> list[Path]:
 
 @pytest.mark.parametrize("tear", [emptied, cut_mid_line, two_emptied], ids=lambda tear: tear.__name__)
 def test_a_torn_commit_is_made_again_by_going_on(trained, archive, tear) -> None:
-    """The archive opens as it was before; the run goes on, and nothing is lost or there twice."""
+    """The archive opens as before the commit; the run continues, and no row is lost or there twice."""
     good = Store(trained.archive)
     log = archive / delta_log("draws")
     before = {path: path.read_bytes() for path in log.iterdir() if path.is_file()}
@@ -494,7 +494,7 @@ def test_a_torn_commit_is_made_again_by_going_on(trained, archive, tear) -> None
 
 @pytest.mark.usefixtures("warm")
 def test_a_run_goes_on_over_a_torn_commit(trained, archive) -> None:
-    """Power was lost as the newest rollouts were committed: the same stage commits them again, the same rows, once."""
+    """After a power failure during the commit of the newest rollouts, the same stage commits the same rows once."""
     settings = {**trained.settings, "train.learning_rate": 1e-3}
 
     def begun(**how):
@@ -526,7 +526,7 @@ def test_a_run_goes_on_over_a_torn_commit(trained, archive) -> None:
 
 
 def test_a_torn_checkpoint_is_read_around(archive) -> None:
-    """With it goes the note that points to it; the commits it summed up are all there."""
+    """The note that points to it is removed too; all commits that it summed up still exist."""
     log = archive / delta_log("snapshots")
     store = Store(archive)
     for n in range(30):
@@ -557,7 +557,7 @@ def test_a_torn_note_of_the_checkpoint_is_no_matter(archive) -> None:
 
 
 def test_repair_finishes_what_a_torn_log_left_half(trained, archive) -> None:
-    """Of a shard's two tables the first lost its commit although the second kept its own: no run would notice."""
+    """The first of a shard's two tables lost its commit and the second kept its own: no run would notice this."""
     log = archive / delta_log("responses")
     os.truncate(max(log.glob("*.json")), 0)
     found = list(check.check(Store(archive)))
@@ -568,14 +568,14 @@ def test_repair_finishes_what_a_torn_log_left_half(trained, archive) -> None:
 
 
 def test_a_commit_is_on_disk_before_it_counts(archive, monkeypatch) -> None:
-    """Its own, and that of another process which came between it and the state it was made on."""
+    """Its own commit, and another process's commit that came between it and the state it was based on."""
     ours, theirs, synced = Store(archive), Store(archive), []
     row = db.connect(ours).sql("SELECT * REPLACE ('a' AS trajectory_id) FROM verdicts LIMIT 1").to_arrow_table()
     before = ours.versions()["verdicts"]
     real = Store._table
 
     def late(self, name):
-        """The other process commits when ours has its state and has not committed yet."""
+        """The other process commits after ours has read its state and before ours commits."""
         table = real(self, name)
         if self is ours and not synced and name == "verdicts":
             synced.append(None)
@@ -615,7 +615,7 @@ def test_a_run_that_is_about_to_begin_is_held_off(archive) -> None:
 
 
 def test_the_names_of_shards_are_read_from_the_log(archive) -> None:
-    """All of them, those before a checkpoint too; each is one that Delta knows."""
+    """All names, also those before a checkpoint; Delta knows each of them."""
     store = Store(archive)
     before = set(store.transactions("snapshots"))
     for n in range(30):

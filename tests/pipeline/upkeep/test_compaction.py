@@ -21,13 +21,13 @@ DATA = [name for name in TABLES if name not in NAMES]
 
 
 def answers(store: Store, at: str | None = None) -> dict[str, list]:
-    """All rows of every table and view that are no names of states, in one order."""
+    """All rows of every table and view except names of states, in a fixed order."""
     connection = db.connect(store, versions.resolve(store, at).versions)
     found = {}
     for name in (*DATA, *db.VIEWS):
         rows = connection.execute(f'SELECT * FROM "{name}"').fetchall()
         found[name] = sorted(rows, key=repr)
-    # An iteration's wall time is read from the names of states, which are always those there are now.
+    # An iteration's wall time is read from the names of states, which are always the newest.
     found["progress"] = [row[:-7] for row in found["progress"]]
     return found
 
@@ -45,7 +45,7 @@ def verdicts(store: Store, *names: str) -> pa.Table:
 
 @pytest.mark.usefixtures("warm")
 def test_merging_changes_no_answer(trained, archive) -> None:
-    """Now, at every snapshot, of a pass made again, and of which shards are there."""
+    """Answers now, at every snapshot, of a repeated pass, and about the shards there are."""
     before, good = answers(Store(trained.archive)), Store(trained.archive)
     shards = {name: set(good.transactions(name)) for name in TABLES}
     states = db.connect(good).execute("SELECT snapshot_id FROM snapshots ORDER BY created_at").fetchall()
@@ -78,7 +78,7 @@ def test_merging_again_finds_nothing_to_do(archive) -> None:
 
 
 def test_large_files_are_left_and_groups_are_no_larger_than_they(archive, monkeypatch) -> None:
-    """With a target of as much as three of the files, they are merged by threes at most, in their order."""
+    """With a target size of three files, at most three are merged at a time, in order."""
     store = Store(archive)
     for n in range(7):
         store.write(f"more/{n}", {"verdicts": verdicts(store, f"t{n}")})
@@ -119,7 +119,7 @@ def test_rows_appended_meanwhile_are_kept(archive, monkeypatch) -> None:
 
 
 def test_two_merges_at_once_double_nothing(archive, monkeypatch) -> None:
-    """Both read the same files; the second commits on a state that is no longer, and gives up."""
+    """Both read the same files; the second tries to commit on an outdated state, and gives up."""
     store, other = Store(archive), Store(archive)
     before = answers(store)
     old = list(store.shards("verdicts"))
@@ -173,7 +173,7 @@ def test_merges_and_writers_in_parallel(archive) -> None:
 
 
 def test_vacuum_says_what_it_frees_and_frees_that(trained, archive) -> None:
-    """Only what merging left, and of that only what no kept state needs."""
+    """It frees only files that merging left, and of these only files that no kept state needs."""
     invoke("compact", "-a", str(archive))
     size = sum(path.stat().st_size for path in archive.rglob("part-*.parquet"))
     store = Store(archive)
@@ -190,7 +190,7 @@ def test_vacuum_says_what_it_frees_and_frees_that(trained, archive) -> None:
     assert plan.kept == 2
     assert plan.files
 
-    # Without a terminal to ask at and without --yes it only says what it would do.
+    # Without a terminal and without --yes it only says what it would do.
     words = ("vacuum", "--keep-snapshots", "good,now", "-a", str(archive))
     done = invoke(*words, code=2)
     assert done.stderr == "reval: vacuum: nothing was deleted; run it again with --yes\n"
@@ -256,7 +256,7 @@ def test_which_snapshots_are_kept(trained, archive, keep, n_kept) -> None:
 
 
 def test_files_that_are_about_to_be_committed_are_not_vacuumed(archive) -> None:
-    """A shard's file lies in its table's folder a moment before the log names it."""
+    """A shard's file is in its table's folder a moment before the log names it."""
     store = Store(archive)
     rows = verdicts(store, "soon")
     store.files.make(shard_file("soon", "verdicts"), partial(write_parquet, rows, "verdicts"))

@@ -297,5 +297,5 @@ HOSTILE: tuple[tuple[str, str], ...] = tuple(
 
 
 def share(every: int) -> list[tuple[str, str, str]]:
-    """Some of them, as name, gold answer and response."""
+    """Some of the hostile responses, as name, gold answer and response."""
     return [(name, GOLDS[i % len(GOLDS)], response) for i, (name, response) in enumerate(HOSTILE[::every])]

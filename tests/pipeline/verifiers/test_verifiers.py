@@ -1,8 +1,8 @@
-"""What each verifier says of the rows of its golden table, in this process.
+"""The verdicts of each verifier on the rows of its golden table, in this process.
 
-A row of tests/golden/NAME.jsonl is a gold answer, a response, the verdict that a mathematician would give, `what` it is an
-example of, and perhaps the verifier's `argument`. `math_verify` is there where the library says otherwise and cannot be
-brought to it from outside: a known deviation.
+A row of tests/golden/NAME.jsonl has a gold answer, a response, the verdict that a mathematician would give, `what` it is
+an example of, and perhaps the verifier's `argument`. `math_verify` marks a known deviation: the library gives another
+verdict, and this cannot be changed from outside.
 """
 
 import json
@@ -69,7 +69,7 @@ def test_example_is_right(name) -> None:
 
 
 def test_verdicts_depend_on_nothing_judged_before() -> None:
-    """Parsers and their caches are shared by all that one process judges."""
+    """All answers that one process judges share parsers and their caches."""
     rows = [(name, row) for name in READERS for row in golden(name)]
     first = [judge(name, row) for name, row in rows]
     order = random.Random(7).sample(range(len(rows)), len(rows))
@@ -194,7 +194,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", READERS)
 def test_reading_is_linear(name) -> None:
-    """Of each, 200 kB are read; were any read in more than linear time, this would not end."""
+    """200 kB of each are read. If reading took more than linear time, this would not end."""
     read = verifier(name).read
     for what, text in HOSTILE.items():
         found = read(text)
@@ -203,7 +203,7 @@ def test_reading_is_linear(name) -> None:
 
 @pytest.mark.parametrize("name", [name for name in READERS if name != "math"])
 def test_what_is_read_from_a_hostile_text_is_judged_at_once(name) -> None:
-    """math-verify may take for ever, and is killed; the others have no excuse."""
+    """math-verify may take very long and is then killed; the others must be fast."""
     found = verifier(name)
     for text in HOSTILE.values():
         extracted = found.judge(found.example[0], found.read(text)).extracted_answer
@@ -234,7 +234,7 @@ def test_last_box(text, content) -> None:
 
 
 def test_the_part_that_decides_is_all_that_is_judged() -> None:
-    """So that the same answer in other words is judged once."""
+    """So the same answer in other words is judged only once."""
     for name in ("math", "exact", "multiple_choice", "gsm8k", "numeric"):
         read = verifier(name).read
         assert read("so \\boxed{ C 5 }") == read("hence it is \\boxed{C 5}"), name
@@ -254,7 +254,7 @@ def test_units_leave_formulas_alone() -> None:
 @pytest.mark.skipif(not GSM8K.exists(), reason="no labelled solutions here")
 @pytest.mark.parametrize("name", ["gsm8k", "math"])
 def test_real_solutions_agree_with_their_labels(name) -> None:
-    """5,276 solutions of four models; `math` has no marker to go by and takes the last number."""
+    """5,276 solutions of four models; for `math` there is no marker, so it takes the last number."""
     found = verifier(name)
     agreed = []
     for line in GSM8K.read_text().splitlines():
