@@ -21,9 +21,11 @@ check: .venv/installed
 quick: .venv/installed
 	$(BIN)/pytest -m "not slow"
 
-# Kills a run at fifty random moments and compares what is left with an undisturbed run; half an hour, not part of `test`.
+# Not part of `test`, for they take half an hour: a run that is killed at fifty random moments and then compared with an
+# undisturbed run, and all hostile answers, of which `test` judges every ninth.
 soak: .venv/installed
 	$(BIN)/python -m benchmarks.soak --kills 50 --folder $$(mktemp -d)
+	REVAL_TEST_HOSTILE_EVERY=1 $(BIN)/pytest -n 0 tests/pipeline/children/test_pool.py -k hostile
 
 # The pages that follow from the code: commands, settings, tables, tour.
 docs: .venv/installed

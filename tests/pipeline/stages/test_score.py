@@ -23,7 +23,7 @@ from pipeline.stages.evaluate import evaluate
 from pipeline.verifiers import REWARDS, math, verifier
 from schemas import UserError
 from schemas.enums import Verdict
-from tests.helpers.archives import SUMS, run_iteration
+from tests.helpers.archives import SUMS, run_iteration, run_pass
 from tests.helpers.command import invoke, refused
 from tests.helpers.runs import open_run
 
@@ -376,18 +376,10 @@ class TestRewards:
         assert found == [(n, loses[n]) for n, _ in found]
 
     def test_a_retraining_under_it_is_whole_and_says_so(self, archive, trained, warm) -> None:
-        how = [word for key, value in trained.settings.items() for word in ("--set", f"{key}={value}")]
-        shaped = (
-            "--set",
-            "reward.correct=2",
-            "--set",
-            "reward.wrong=-1",
-            "--set",
-            "reward.length_penalty=0.5",
-            "--set",
-            "reward.length_buffer_tokens=2",
-        )
-        invoke("retrain", "-n", "1", "--run", "shaped", "-a", str(archive), *how, *shaped)
+        shaped = {"reward.correct": 2, "reward.wrong": -1, "reward.length_penalty": 0.5, "reward.length_buffer_tokens": 2}
+        config = recipes.load("arithmetic", {**trained.settings, **shaped}, iterations=1, defaults=recipes.RETRAIN)
+        with open_run("retrain", config, archive, name="shaped") as run:
+            run_pass(run, 1)
         rewards = {r for (r,) in ask(archive, "SELECT DISTINCT reward FROM draws WHERE pass_id = 'shaped-0001'")}
         assert rewards <= {2, 1.75, 1.5, 1, -1, -1.25, -1.5, 0, -0.25, -0.5}
         assert min(rewards) < 0 < 1 < max(rewards)
