@@ -1,4 +1,5 @@
--- ages.parquet: what rows of each age were when they were trained on. Over an archive's tables. Inputs: pattern, of run names.
+-- ages.parquet: what rows of each age were when they were trained on. Over an archive's tables. Inputs: pattern, of run
+-- names.
 -- One row per run and age; residual in nats, as it was just before the step. Ordered by run and age.
 SELECT
     p.run_id, split_part(p.run_id, '.', 1) AS task, split_part(p.run_id, '.', 2) AS arm,

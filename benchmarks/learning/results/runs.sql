@@ -1,7 +1,8 @@
 -- One row per reported run: how it ended, at the task's number of generated rollouts. Over accuracies.
 --   final_accuracy    share of right samples in its last three iterations
 --   area              mean of its accuracy
---   greedy            accuracy of greedy answers to held-out questions at the end; null: of single prompts, which have none
+--   greedy            accuracy of greedy answers to held-out questions at the end; null: of single prompts, which have
+--                     none
 --   n_generated, n_updates, seconds_generate, seconds_train    up to there
 -- Ordered by task, arm and seed.
 SELECT

@@ -1,6 +1,7 @@
--- Inputs: import_id; matches, named, files; trajectories and responses of the other archive; here_trajectories. One row per
--- rollout that this archive lacks: its row for trajectories, its number of tokens, and the path and row of its response
--- in the other archive. Ordered by place, from 0: groups stay together and keep their order, otherwise by path and row.
+-- Inputs: import_id; matches, named, files; trajectories and responses of the other archive; here_trajectories. One row
+-- per rollout that this archive lacks: its row for trajectories, its number of tokens, and the path and row of its
+-- response in the other archive. Ordered by place, from 0: groups stay together and keep their order, otherwise by path
+-- and row.
 WITH lacking AS (
     SELECT
         m.their_id, m.trajectory_id, n.policy_id, n.tokenizer_digest, n.weights,

@@ -1,4 +1,4 @@
--- Inputs: import_id, n_shown. One row per bad row of the import, the first n_shown in the files' order.
+-- Inputs: import_id, n_shown. One row per bad row of the import, the first n_shown, in the order of the files.
 SELECT file, line, reason
 FROM rejects
 WHERE import_id = $import_id

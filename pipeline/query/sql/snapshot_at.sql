@@ -1,4 +1,4 @@
--- Inputs: time. At most one row: the last snapshot made at that time or before it.
+-- Inputs: time. At most one row: the last snapshot made at or before that time.
 SELECT snapshot_id, versions, n_rows
 FROM snapshots
 WHERE created_at <= $time

@@ -1,4 +1,4 @@
--- Inputs: name. At most one row: the snapshot of that id or of that label.
+-- Inputs: name. At most one row: the snapshot with that id or that label.
 SELECT s.snapshot_id, s.versions, s.n_rows
 FROM snapshots s
 LEFT JOIN labels l ON l.snapshot_id = s.snapshot_id AND l.label = $name

@@ -1,4 +1,5 @@
--- Inputs: policy_id. One row per pass that led to the policy, including the pass that made it, numbered from 1, oldest first.
+-- Inputs: policy_id. One row per pass that led to the policy, including the pass that made it, numbered from 1, oldest
+-- first.
 -- Materialised, because the recursion would otherwise read the table's files again at every step.
 WITH RECURSIVE known AS MATERIALIZED (
     SELECT policy_id, parent_id, pass_id, run_id, iteration, count(*) OVER () AS n_policies FROM policies

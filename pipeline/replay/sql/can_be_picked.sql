@@ -1,4 +1,4 @@
--- Inputs: the tables chances and taken, as for pick; youngest (age_iterations). One row: how many rows could be picked.
+-- Inputs: the tables chances and taken and the number youngest, as in pick.sql. One row: how many rows could be picked.
 SELECT count(*) AS n_rows
 FROM chances
 WHERE chance > 0 AND age_iterations >= $youngest

@@ -5,7 +5,7 @@
 --   verdict, reward     the judgement
 --   baseline, target    what is subtracted from the reward, and (reward - baseline) / beta in nats
 --   deviation           standard deviation (n - 1) of the rewards of its group; 0 for a group of one
---   n_uses, residual    how often passes that led to the policy trained on it; its residual (Eq. 2) the last time (null: never)
+--   n_uses, residual    how often passes that led to the policy trained on it; its last residual, of Eq. 2 (null: never)
 --   temperature, finish_reason, n_prompt_tokens, n_response_tokens, behaviour_logprob_sum     as in trajectories
 -- Reads the tables eligible, left_out and history, and the variables baseline and beta.
 WITH judged AS (

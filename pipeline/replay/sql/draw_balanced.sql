@@ -1,8 +1,8 @@
--- balanced: a prompt with pass rate p in the newest window_trajectories weighs exp(-(p - 1/2)^2 / (2 sigma^2)), and its rows
--- share this weight equally. `rest` leaves out prompts that are always solved, never solved, or both kinds. After ExGRPO
--- (arXiv 2510.02245). Inputs: the candidates; window_trajectories (null: all), sigma, rest.
--- One row per rollout that may be drawn. Its `unit` (null: the rollout alone) has `n_rows` rows and is drawn as a whole, in
--- proportion to `chance`. No order.
+-- balanced: a prompt with pass rate p in the newest window_trajectories weighs exp(-(p - 1/2)^2 / (2 sigma^2)), and its
+-- rows share this weight equally. `rest` leaves out prompts that are always solved, never solved, or both kinds. After
+-- ExGRPO (arXiv 2510.02245). Inputs: the candidates; window_trajectories (null: all), sigma, rest.
+-- One row per rollout that may be drawn. Its `unit` (null: the rollout alone) has `n_rows` rows and is drawn as a whole,
+-- in proportion to `chance`. No order.
 WITH recent AS (
     SELECT trajectory_id, age_iterations, prompt_id, verdict
     FROM candidates

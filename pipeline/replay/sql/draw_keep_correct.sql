@@ -1,8 +1,8 @@
 -- keep_correct: the newest (1 - share) of window_trajectories, and the newest correct ones among older rollouts until the
 -- window is full; all rows with the same chance. After arXiv 2604.08706.
 -- Inputs: the candidates; window_trajectories (null: all), share.
--- One row per rollout that may be drawn. Its `unit` (null: the rollout alone) has `n_rows` rows and is drawn as a whole, in
--- proportion to `chance`. No order.
+-- One row per rollout that may be drawn. Its `unit` (null: the rollout alone) has `n_rows` rows and is drawn as a whole,
+-- in proportion to `chance`. No order.
 WITH split AS (
     SELECT
         trajectory_id, age_iterations, newest, verdict,

@@ -1,9 +1,9 @@
 -- Inputs: runs and policies (lists; empty: all), tokenizer_digest (of the policy to be trained), verifier_id, now and
--- since (iterations), length_penalty and length_buffer_tokens (pipeline/recipes/config.py, Reward); the table shaping (verdict,
--- worth): the reward of a verdict. A verdict that is not in it has the verifier's reward.
--- One row per trajectory of iteration `since` or later that can be trained on: generated and judged. No order.
--- Token ids mean nothing to a policy with another tokenizer, so such rollouts are left out, and so is text without ids.
--- A trajectory without a judgement (timeout, crashed, bad_gold) has no reward and is left out, unless shaping gives it one.
+-- since (iterations), length_penalty and length_buffer_tokens (pipeline/recipes/config.py, Reward); the table shaping
+-- (verdict, worth): the reward of a verdict. A verdict that is not in it has the verifier's reward.
+-- One row per trajectory of iteration `since` or later that can be trained on: generated and judged. No order. Token ids
+-- mean nothing to a policy with another tokenizer, so such rollouts are left out, and so is text without ids. A
+-- trajectory without a judgement (timeout, crashed, bad_gold) has no reward and is left out, unless shaping gives it one.
 -- Held-out questions are not trained on, no matter which policy answered them.
 SELECT
     t.trajectory_id, t.group_id, t.prompt_id, t.policy_id, t.run_id, q.source, t.iteration, t.sample_index,

@@ -1,5 +1,5 @@
--- Inputs: the table ancestors (pass_id, number). One row per trajectory that these passes trained on: how often, and what
--- its residual was the last time. No order.
+-- Inputs: the table ancestors (pass_id, number). One row per trajectory that these passes trained on: how often, and its
+-- residual the last time. No order.
 SELECT d.trajectory_id, count(*) AS n_uses, max_by(u.residual, (a.number, d.update)) AS residual
 FROM draws d
 JOIN ancestors a USING (pass_id)

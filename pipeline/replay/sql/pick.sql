@@ -1,8 +1,8 @@
--- Inputs: the table chances (the result of a draw rule), the table taken (trajectory_id: rows the update has already); salt,
--- n_draws, youngest (age_iterations). One row per draw, in the order of slots. Units are drawn one after the other without
--- repetition, in proportion to their chance, until the next unit would not fit into n_draws.
--- A keyed digest replaces random numbers, so the draw is the same for any thread count and file layout. With u uniform from a
--- digest of salt and unit, the order of -ln(u) / chance is that of drawing without replacement (Efraimidis and Spirakis, 2006).
+-- Inputs: the table chances (the result of a draw rule), the table taken (trajectory_id: rows the update has already);
+-- salt, n_draws, youngest (age_iterations). One row per draw, in the order of slots. Units are drawn one after the other
+-- without repetition, in proportion to their chance, until the next unit would not fit into n_draws. A keyed digest
+-- replaces random numbers, so the draw is the same for any thread count and file layout. With u uniform from a digest of
+-- salt and unit, the order of -ln(u) / chance is that of drawing without replacement (Efraimidis and Spirakis, 2006).
 SELECT trajectory_id, chance
 FROM (
     SELECT

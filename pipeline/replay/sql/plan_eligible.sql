@@ -1,8 +1,7 @@
--- Inputs: since and now (iterations), n_prompts, n_samples, and recipe, source, temperature and n_response_tokens, which are
--- the same in every row.
--- Made-up rows with the columns of eligible: one per rollout of iterations `since` to `now`. Each iteration has its own prompts.
--- No order. The pass rates of the prompts are spread evenly from 0 to 1. A keyed digest replaces random numbers: the rows are
--- the same every time.
+-- Inputs: since and now (iterations), n_prompts, n_samples, and recipe, source, temperature and n_response_tokens, which
+-- are the same in every row. Made-up rows with the columns of eligible: one per rollout of iterations `since` to `now`.
+-- Each iteration has its own prompts. No order. The pass rates of the prompts are spread evenly from 0 to 1. A keyed
+-- digest replaces random numbers: the rows are the same every time.
 WITH made AS (
     SELECT
         i.range AS iteration, s.range AS sample_index,

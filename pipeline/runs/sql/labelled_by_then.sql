@@ -1,5 +1,6 @@
--- Inputs: run_id. One row per label, oldest first: the version of the table policies in its snapshot (null: the snapshot came
--- with an import), and the last iteration of the run that had ended its train stage at that time (null: there is none).
+-- Inputs: run_id. One row per label, oldest first: the version of the table policies in its snapshot (null: the snapshot
+-- came with an import), and the last iteration of the run that had ended its train stage at that time (null: there is
+-- none).
 SELECT
     l.label, s.versions['policies'] AS version,
     (

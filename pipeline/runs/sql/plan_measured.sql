@@ -1,5 +1,5 @@
--- Inputs: recipe, base (the setting policy.base), any_run. One row: measurements of runs like a planned one (null: none). Runs
--- of the same recipe or the same base policy are like it; if there are none and any_run is true, all runs are.
+-- Inputs: recipe, base (the setting policy.base), any_run. One row: measurements of runs like a planned one (null: none).
+-- Runs of the same recipe or the same base policy are like it; if there are none and any_run is true, all runs are.
 -- Seconds are medians over iterations, because the first iteration also starts an engine and a trainer.
 WITH begun AS (
     SELECT run_id, recipe, base_policy_id, policy_base AS base FROM run_settings

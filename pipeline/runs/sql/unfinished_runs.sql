@@ -1,5 +1,5 @@
--- Inputs: flow, base_policy_id (null: any), snapshot_id (null: any), n_iterations. One row per such run that has ended fewer
--- iterations than it was started for or than are requested now, newest first.
+-- Inputs: flow, base_policy_id (null: any), snapshot_id (null: any), n_iterations. One row per such run that has ended
+-- fewer iterations than it was started for or than are requested now, newest first.
 SELECT r.run_id, r.config
 FROM runs r
 LEFT JOIN snapshots s ON s.run_id = r.run_id AND s.stage = 'iteration'

@@ -1,6 +1,7 @@
 -- Inputs: source, seed, iteration, n_prompts. One row per prompt an iteration generates from, in order.
--- An epoch is a shuffle of the training prompts by a keyed digest, cut into whole iterations. No prompt comes twice in one
--- iteration, and none comes again before all others have come (except a remainder that is too small for an iteration).
+-- An epoch is a shuffle of the training prompts by a keyed digest, cut into whole iterations. No prompt comes twice in
+-- one iteration, and none comes again before all others have come (except a remainder that is too small for an
+-- iteration).
 WITH pool AS (
     SELECT prompt_id, problem, greatest(1, count(*) OVER () // $n_prompts) AS iterations_per_epoch
     FROM prompts

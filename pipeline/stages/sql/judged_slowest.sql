@@ -1,5 +1,5 @@
--- Inputs: wanted (trajectory_id); verifier_id. One row for each of the ten rollouts that this verifier took longest to judge,
--- slowest first.
+-- Inputs: wanted (trajectory_id); verifier_id. One row for each of the ten rollouts that this verifier took longest to
+-- judge, slowest first.
 SELECT v.seconds, v.verdict, v.trajectory_id, t.policy_id, p.gold_answer, left(v.extracted_answer, 60) AS extracted_answer
 FROM verdicts v
 SEMI JOIN wanted w USING (trajectory_id)

@@ -1,7 +1,7 @@
--- Inputs: pass_id, reference_id (null: for each row the policy that generated it), precision, run_id, iteration. One row per
--- trajectory the pass draws that has no sums of its reference in that precision yet, with the reference. Ordered by reference
--- and id. If each row has its own reference, the iteration's new rollouts are included, drawn or not, because the policy that
--- generated them is still here.
+-- Inputs: pass_id, reference_id (null: for each row the policy that generated it), precision, run_id, iteration. One row
+-- per trajectory the pass draws that has no sums of its reference in that precision yet, with the reference. Ordered by
+-- reference and id. If each row has its own reference, the iteration's new rollouts are included, drawn or not, because
+-- the policy that generated them is still here.
 WITH wanted AS (
     SELECT trajectory_id FROM draws WHERE pass_id = $pass_id
     UNION

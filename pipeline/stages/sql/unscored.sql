@@ -1,5 +1,5 @@
--- Inputs: run_id (null: any run or import), verifier_id. One row per generated trajectory without a verdict of this verifier,
--- with its iteration and gold answer, oldest first.
+-- Inputs: run_id (null: any run or import), verifier_id. One row per generated trajectory without a verdict of this
+-- verifier, with its iteration and gold answer, oldest first.
 SELECT t.trajectory_id, t.iteration, p.gold_answer
 FROM trajectories t
 JOIN prompts p USING (prompt_id)

@@ -1,4 +1,5 @@
--- No inputs. One row per snapshot whose state is kept, oldest first: whether it has a label, and how many passes pinned it.
+-- No inputs. One row per snapshot whose state is kept, oldest first: whether it has a label, and how many passes drew
+-- from it.
 SELECT
     s.snapshot_id, s.versions,
     EXISTS (SELECT 1 FROM labels l WHERE l.snapshot_id = s.snapshot_id) AS labelled,

@@ -1,5 +1,5 @@
--- evaluation_questions: one row per policy, benchmark, temperature and question, taken over the answers that scores count.
--- No order.
+-- evaluation_questions: one row per policy, benchmark, temperature and question, taken over the answers that scores
+-- count. No order.
 --   policy_id, benchmark, temperature, prompt_id    as in evaluations
 --   k, n_correct    its answers, and how many of them are correct
 --   is_too_long     whether it leaves no room for an answer in the policy's context

@@ -12,7 +12,7 @@
 --   tokens_per_second             prompt and response tokens divided by the seconds of its steps
 --   padding_share                 share of the computed tokens that are padding
 --   peak_memory_bytes             the largest value of its steps
---   flop_utilisation              mean over its steps, weighted by seconds; null: on a CPU, or a GPU whose peak is not known
+--   flop_utilisation              mean over its steps, weighted by seconds; null: on a CPU, or a GPU of unknown peak
 -- All but the first three are null for a pass that made no update.
 WITH stepped AS (
     SELECT

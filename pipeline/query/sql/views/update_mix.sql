@@ -62,7 +62,8 @@ residuals AS (
     SELECT pass_id, update, avg(abs(residual)) AS mean_abs_residual FROM updates GROUP BY pass_id, update
 )
 SELECT
-    m.pass_id, p.run_id, p.iteration, m.update, m.n_draws, m.n_fresh, m.n_replayed, m.mean_age_iterations, m.max_age_iterations,
+    m.pass_id, p.run_id, p.iteration,
+    m.update, m.n_draws, m.n_fresh, m.n_replayed, m.mean_age_iterations, m.max_age_iterations,
     m.n_prompts, a.n_prompts_answered, m.n_prompts / a.n_prompts_answered AS prompt_coverage,
     m.effective_sample_size, m.duplicate_share, m.mean_reward, r.mean_abs_residual
 FROM mixed m

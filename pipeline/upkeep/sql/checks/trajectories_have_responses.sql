@@ -1,4 +1,4 @@
--- One row per trajectory without its response, or response without its trajectory. No order.
+-- One row per trajectory without a response, and per response without a trajectory. No order.
 SELECT
     coalesce(t.trajectory_id, r.trajectory_id) AS row,
     CASE WHEN r.trajectory_id IS NULL THEN 'no response' ELSE 'a response without a trajectory' END AS problem

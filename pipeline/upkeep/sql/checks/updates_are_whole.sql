@@ -1,4 +1,4 @@
--- One row per update of a pass whose slots are not 0 to n - 1, or with a draw twice in it. No order.
+-- One row per update of a pass whose slots are not 0 to n - 1, or that draws a trajectory twice. No order.
 SELECT pass_id || '/' || update AS row, count(*) || ' draws in slots ' || min(slot) || ' to ' || max(slot) AS problem
 FROM draws
 GROUP BY pass_id, update
