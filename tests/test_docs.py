@@ -185,6 +185,7 @@ def test_the_plan_is_what_plan_says() -> None:
     assert [line for line in said if line in lines] == lines
 
 
+@pytest.mark.slow
 def test_judging_again_says_what_it_shows(tmp_path: Path) -> None:
     """Except for seconds, which depend on the machine."""
     data = ROOT.parent / "shared" / "data" / "gsm8k"

@@ -50,11 +50,11 @@ def words(trained) -> list[str]:
 @pytest.mark.usefixtures("warm")
 def test_a_retraining_is_checked_once_and_drawn_once_more_than_it_has_passes(trained, archive, counted) -> None:
     """The check makes the first draw, so an impossible one leaves no run. A run was checked when it began."""
-    command = ("retrain", "--archive", str(archive), *words(trained))
+    command = ("retrain", "--archive", str(archive), "--run", "retrain", *words(trained))
     assert "run retrain made retrain-0002" in invoke(*command, "--passes", "2").stdout
     assert counted == {"load": 1, "check": 1, "rows": 1 + 2}
     counted.clear()
-    assert "run retrain made retrain-0003" in invoke(*command, "--passes", "3", "--run", "retrain").stdout
+    assert "run retrain made retrain-0003" in invoke(*command, "--passes", "3").stdout
     assert counted == {"load": 1, "check": 1, "rows": 1}
 
 

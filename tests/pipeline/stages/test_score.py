@@ -250,7 +250,9 @@ class TestViews:
             self.add(archive, name, "no_answer")
         store = Store(archive)
         connection = db.connect(store)
-        connection.execute("CREATE OR REPLACE VIEW runs AS SELECT 'other' AS run_id, '{}' AS config")
+        connection.execute(
+            "CREATE OR REPLACE VIEW run_settings AS SELECT 'other' AS run_id, NULL::VARCHAR AS score_verifier"
+        )
         assert connection.execute("SELECT DISTINCT verifier_id FROM rollouts").fetchall() == [("imported",)]
 
     def test_disagreements_are_pairs(self, archive) -> None:
