@@ -149,14 +149,14 @@ def test_accelerate_launches_it_where_nothing_else_is(model_folder, tmp_path, te
 def test_the_end_of_one_is_the_end_of_all(model_folder, tmp_path, teams) -> None:
     """Killed in mid-pass, as by the system when memory is short: an error says so, and the next call continues it."""
     folder = tmp_path / "pass"
-    prepare(folder, settings(folder, model_folder), ONE_UPDATE * 30)
+    prepare(folder, settings(folder, model_folder), ONE_UPDATE * 8)
     team = teams(2)
     team.call("forward", pq.read_table(folder / "rollouts.parquet"), location=str(model_folder), **HOW)
     second = team.pids[1]
     with pytest.raises(WorkerDied, match="killed by SIGKILL"):
         team.call("run_pass", folder=str(folder), progress=lambda done, total: done == 3 and os.kill(second, 9))
     team.call("run_pass", folder=str(folder))
-    whole = run(teams(1), tmp_path / "whole", model_folder, ONE_UPDATE * 30)
+    whole = run(teams(1), tmp_path / "whole", model_folder, ONE_UPDATE * 8)
     assert all(torch.equal(weights(whole)[name], value) for name, value in weights(folder).items())
 
 

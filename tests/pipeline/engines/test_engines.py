@@ -28,8 +28,10 @@ def engine(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
-def pair(request, tmp_path_factory):
+def pair(engine, request, tmp_path_factory):
     """Two policies of the same shape; on a CPU, vLLM's own reload does not update a tied output layer."""
+    if request.param and engine.name == "transformers":
+        pytest.skip("transformers loads a tied model as any other")
     folder = tmp_path_factory.mktemp("pair")
     return [str(random_model(folder / str(seed), seed, tie_word_embeddings=request.param)) for seed in (1, 2)]
 

@@ -44,9 +44,10 @@ def test_the_tokenizer_is_one_token_a_character_and_back() -> None:
 def test_the_same_seed_gives_the_same_weights(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(arithmetic, "CHECK_EVERY", 2)
     monkeypatch.setattr(arithmetic, "N_CHECKED", 20)
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        made = arithmetic.pretrain(str(tmp_path / name), 0, seed, 0.0, lambda done, total: None)
+    for name in "ab":
+        made = arithmetic.pretrain(str(tmp_path / name), 0, 0, 0.0, lambda done, total: None)
         assert made["n_parameters"] < 2_000_000
-    a, b, c = (load_file(tmp_path / name / "model.safetensors") for name in "abc")
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
     assert all(torch.equal(a[key], b[key]) for key in a)
-    assert not all(torch.equal(a[key], c[key]) for key in a)
+    first, other = (arithmetic.make_model(arithmetic.make_tokenizer(), seed).state_dict() for seed in (0, 1))
+    assert not all(torch.equal(first[key], other[key]) for key in first)
