@@ -20,20 +20,10 @@ from pipeline.engines.base import EngineProcess
 from pipeline.runs.processes import Processes
 from tests.helpers.archives import SUMS, random_model, run_iteration, run_pass
 from tests.helpers.command import QUICK, REVAL, SMALL, environment
-from tests.quick import STARTING
 
 pytest_plugins = ["tests.quick"]
 # Two processes run the tests. If their children each had as many threads as cores, they would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of a file go to one process. All that share running processes go to one too, first: they take longest."""
-    for item in items:
-        group = "sharing" if STARTING & set(getattr(item, "fixturenames", ())) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args != ("sharing",))
 
 
 @pytest.fixture(scope="session")

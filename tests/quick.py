@@ -3,6 +3,8 @@
 A test is slow if it is in tests/whole, if one of its fixtures starts processes, or if it is marked: `@pytest.mark.slow`,
 or `pytestmark = pytest.mark.slow` for a file. Mark a test that starts a process itself or takes seconds. A test that is
 not marked and starts a process fails, in every run.
+
+It also says which tests run in the same one of the two test processes.
 """
 
 import subprocess
@@ -22,6 +24,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     if "whole" in item.path.parts or STARTING & set(getattr(item, "fixturenames", ())):
         item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of a file go to one process. All that share running processes go to one too, first: they take longest."""
+    for item in items:
+        group = "sharing" if STARTING & set(getattr(item, "fixturenames", ())) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args != ("sharing",))
 
 
 @pytest.hookimpl(wrapper=True)

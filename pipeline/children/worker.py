@@ -26,7 +26,8 @@ from schemas import Failure, UserError
 
 Progress = Callable[[int, int], None]
 Handler = Callable[..., Any]
-STOP_SECONDS = 10  # OpenMP's threads wait for one another by spinning, up to 300,000 times. Where other processes use the same cores, a
+STOP_SECONDS = 10
+# OpenMP's threads wait for one another by spinning, up to 300,000 times. Where other processes use the same cores, a
 # spinning thread takes the core from the very thread it waits for. After this many they sleep: alone that is as fast, and
 # beside two other runs eight times as fast (benchmarks/LOG.md). libgomp reads it, which PyTorch's own builds use.
 QUIET = {"GOMP_SPINCOUNT": "10000"}
