@@ -60,11 +60,13 @@ VIEWS = (
 )
 
 
-@cache
 def sql(name: str) -> str:
     """The text of NAME.sql, which is in the `sql` folder of the wing that uses it, or is generated."""
-    if name in GENERATED:
-        return GENERATED[name]()
+    return GENERATED[name]() if name in GENERATED else _written(name)
+
+
+@cache
+def _written(name: str) -> str:
     (path,) = PIPELINE.glob(f"*/sql/{name}.sql")
     return path.read_text()
 
