@@ -384,15 +384,15 @@ def test_an_engine_with_other_weights_is_found_out(tmp_path, warm) -> None:
         assert ask(tmp_path, "SELECT count(*) FROM trajectories") == [(FRESH,)]
 
 
-def test_retrain_under_prefect_without_vllm(home, served, warm, tmp_path, monkeypatch) -> None:
-    """If importing vLLM fails, a policy is trained on archived rollouts, without new ones; Prefect shows its tasks."""
-    monkeypatch.setattr(os, "environ", os.environ.copy())  # the command sets Prefect's variables for its process
-    os.environ.update(served.env)
-    monkeypatch.setitem(sys.modules, "vllm", None)
+def test_retrain_under_prefect_without_vllm(home, served, tmp_path) -> None:
+    """Where importing vLLM raises, a new policy comes of archived rollouts, and no new rollout; Prefect shows its tasks."""
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").write_text("raise ImportError('no vllm here')")
+    env = {**served.env, "PYTHONPATH": os.pathsep.join([str(tmp_path), served.env["PYTHONPATH"]])}
     shutil.copytree(home / "archive", tmp_path / "archive")
     before = ask(tmp_path, "SELECT count(*) FROM trajectories")
     whole = settings(**{"replay.window_trajectories": "all"})  # the flow's default, which the small run's own overrides
-    invoke("retrain", "--passes", "2", "--run", "again", "--archive", str(tmp_path / "archive"), *whole)
+    reval("retrain", "--passes", "2", "--run", "again", *whole, cwd=tmp_path, env=env)
     assert ask(tmp_path, "SELECT count(*) FROM trajectories") == before
     assert ask(tmp_path, "SELECT policy_id, parent_id FROM policies WHERE run_id = 'again' ORDER BY 1")[1] == (
         "again-0002",

@@ -250,9 +250,8 @@ class TestViews:
             self.add(archive, name, "no_answer")
         store = Store(archive)
         connection = db.connect(store)
-        connection.execute(
-            "CREATE OR REPLACE VIEW run_settings AS SELECT 'other' AS run_id, NULL::VARCHAR AS score_verifier"
-        )
+        connection.execute("CREATE TABLE renamed AS SELECT DISTINCT ON (run_id) * REPLACE ('other' AS run_id) FROM runs")
+        connection.execute("CREATE OR REPLACE VIEW runs AS FROM renamed")
         assert connection.execute("SELECT DISTINCT verifier_id FROM rollouts").fetchall() == [("imported",)]
 
     def test_disagreements_are_pairs(self, archive) -> None:
