@@ -1,5 +1,6 @@
 """Both real engines: ids and log-probs agree with the trainer's, and new weights are taken in place."""
 
+import json
 import math
 
 import pyarrow as pa
@@ -16,6 +17,8 @@ from tests.helpers.archives import random_model
 pytestmark = pytest.mark.slow
 PROMPTS = [[4, 5, 13, 6, 7, 15], [8, 9, 14, 10], [11, 12, 13, 3, 3, 15, 18]]
 EOS = 1
+# A model's own settings of generation, which would change log-probs if the engine took them.
+PICKY = {"repetition_penalty": 1.5, "min_p": 0.3, "top_k": 2, "top_p": 0.5, "do_sample": True}
 NAMES = {"policy_id": "p", "run_id": "r", "iteration": 1}
 
 
@@ -29,11 +32,18 @@ def engine(request, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
 def pair(engine, request, tmp_path_factory):
-    """Two policies of the same shape; on a CPU, vLLM's own reload does not update a tied output layer."""
+    """Two policies of the same shape; on a CPU, vLLM's own reload does not update a tied output layer.
+
+    Both bring their own settings of generation, which no engine may take.
+    """
     if request.param and engine.name == "transformers":
         pytest.skip("transformers loads a tied model as any other")
     folder = tmp_path_factory.mktemp("pair")
-    return [str(random_model(folder / str(seed), seed, tie_word_embeddings=request.param)) for seed in (1, 2)]
+    made = [random_model(folder / str(seed), seed, tie_word_embeddings=request.param) for seed in (1, 2)]
+    for location in made:
+        path = location / "generation_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **PICKY}))
+    return [str(location) for location in made]
 
 
 def ask(engine, **changes) -> pa.Table:
@@ -119,15 +129,12 @@ def test_no_response_leaves_the_context(engine, pair) -> None:
     )
 
 
-def test_a_models_own_generation_settings_change_nothing(engine, tmp_path) -> None:
-    import json
-
-    location = random_model(tmp_path / "picky", 1)
-    path = location / "generation_config.json"
-    picky = {"repetition_penalty": 1.5, "min_p": 0.3, "top_k": 2, "top_p": 0.5, "do_sample": True}
-    path.write_text(json.dumps({**json.loads(path.read_text()), **picky}))
-    engine.load(str(location))
-    assert gap(ask(engine), str(location)) < 1e-5
+def test_a_models_own_generation_settings_change_nothing(engine, pair) -> None:
+    """Every test here would notice them: they are there when the engine starts."""
+    engine.load(pair[0])
+    completions = ask(engine)
+    assert gap(completions, pair[0]) < 1e-5
+    assert len(set(completions["response_token_ids"].combine_chunks().flatten().to_pylist())) > 2, "not only the top two"
 
 
 def test_a_prompt_too_long_is_a_row_that_says_so(engine, pair) -> None:
