@@ -28,11 +28,19 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of a file go to one process. All that share running processes go to one too, first: they take longest."""
+    """All tests of a file go to one process. So do all of tests/whole, and all others that share running processes.
+
+    These two groups begin at once, because they take longest. That each starts a trainer and an engine of its own costs
+    less than that one test process waits for the other in the end.
+    """
     for item in items:
-        group = "sharing" if STARTING & set(getattr(item, "fixturenames", ())) else str(item.path)
+        group = str(item.path)
+        if "whole" in item.path.parts:
+            group = "whole"
+        elif STARTING & set(getattr(item, "fixturenames", ())):
+            group = "sharing"
         item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args != ("sharing",))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] not in ("whole", "sharing"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,9 +1,10 @@
 """Updates on a CPU that other runs use too: tokens per second alone and beside others, by how OpenMP's threads wait.
 
-python -m benchmarks.speed.neighbours [--seconds 10] [--neighbours 2] [--models small medium]
+python -m benchmarks.speed.neighbours [--seconds 5] [--repeats 5] [--neighbours 2] [--models small medium]
 
 A run is a process that only makes updates (reval.update.update, as in benchmarks.speed.train, mix short). All runs start
-together and are measured over the same seconds; if there are several, their mean is printed.
+together and are measured over the same seconds; if there are several, their mean counts. The ways take turns, and the
+median of a way's measurements is printed with their range, because one measurement may differ from the next by a tenth.
 spin: OpenMP's default, where threads wait for one another by spinning. ours: what pipeline.children.worker sets.
 one thread: OMP_NUM_THREADS=1, the limit, since no thread waits for another.
 """
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from statistics import mean
+from statistics import mean, median
 
 import torch
 
@@ -31,7 +32,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="benchmarks.speed.neighbours", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements of each way")
     parser.add_argument("--neighbours", type=int, default=2)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--tokens", type=int, default=4096, help="of an update, about")
@@ -43,13 +45,18 @@ def main(words: Sequence[str] | None = None) -> None:
     print(where(f"torch {torch.__version__}", f"load {os.getloadavg()[0]:.1f}"))
     for model in options.models:
         for n in (0, options.neighbours):
-            rates = {way: measured(model, options, n, extra) for way, extra in WAYS.items()}
+            turns = [
+                {way: measured(model, options, n, extra) for way, extra in WAYS.items()} for _ in range(options.repeats)
+            ]
+            rates = {way: sorted(turn[way] for turn in turns) for way in WAYS}
+            said = {
+                way: f"{median(found):,.0f} tokens/s [{found[0]:,.0f}, {found[-1]:,.0f}]" for way, found in rates.items()
+            }
             beside = f"beside {n}" if n else "alone"
             for way in ("ours", "one thread"):
-                times = rates[way] / rates["spin"]
+                times = median(rates[way]) / median(rates["spin"])
                 target, met = ("≥ 0.97", times >= 0.97) if way == "ours" and not n else ("", None)
-                spin = f"spin {rates['spin']:,.0f} tokens/s"
-                say(f"{model}, {beside}, {way}", f"{rates[way]:,.0f} tokens/s", spin, times, target, met)
+                say(f"{model}, {beside}, {way}", said[way], f"spin {said['spin']}", times, target, met)
 
 
 def measured(model: str, options: argparse.Namespace, n_neighbours: int, extra: dict[str, str]) -> float:
