@@ -81,6 +81,7 @@ def brought(tmp_path: Path, rows: list[dict[str, Any]], name: str = "questions")
     return db.connect(Store(tmp_path / "archive")).execute(statement).fetchall()
 
 
+@pytest.mark.slow
 def test_the_right_answer_is_right_by_default(tmp_path) -> None:
     """With the default verifier of the benchmark."""
     for name, (row, right, wrong) in ROWS.items():

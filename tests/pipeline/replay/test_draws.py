@@ -157,6 +157,7 @@ class TestEveryRule:
         assert max(row["age_iterations"] for row in rows) <= bound
         assert {len(update) for update in by_update(rows).values()} == {BATCH}
 
+    @pytest.mark.slow
     def test_frequencies_match_the_weights(self, rule) -> None:
         """The first unit of an update is each with its share of the weight; the second too, given the first:
         w_i / W * w_j / (W - w_i), summed over i. Chi-square, over 300 updates."""
@@ -418,6 +419,7 @@ class TestShares:
             for rows in by_update(draw(replay, iteration=iteration)).values():
                 assert Counter(row["source"] for row in rows)["fresh"] == n
 
+    @pytest.mark.slow
     def test_two_rules_of_one_update_do_not_share_their_chance(self) -> None:
         """The rows that the first rule left are no fair sample; the second's first choice still matches its weights."""
         shares, n = [{"fifo": 0.5, "recency": 0.5}], 300
