@@ -220,10 +220,13 @@ def test_port_in_use() -> None:
 
 
 @pytest.fixture
-def killed(tmp_path, served) -> Path:
-    """A user's folder whose run was killed, with every process of it, as soon as its second iteration had generated."""
+def killed(tmp_path) -> Path:
+    """A user's folder whose run was killed, with every process of it, as soon as its second iteration had generated.
+
+    It is the plain command, which has a Prefect server of its own.
+    """
     command = [*REVAL, "iterate", "--iterations", "2", *settings(**{"runtime.engine": "transformers"})]
-    process = subprocess.Popen(command, cwd=tmp_path, env=served.env, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stderr=subprocess.DEVNULL)
     generated = "SELECT count(*) FROM snapshots WHERE iteration = 2 AND stage = 'generate'"
     deadline = time.monotonic() + 300
     try:
@@ -236,7 +239,7 @@ def killed(tmp_path, served) -> Path:
         children = descendants(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert len(children) >= 4, "engine, trainer, two verifiers"
+    assert len(children) >= 5, "engine, trainer, two verifiers, server"
     while any(alive(pid) for pid in children):  # each sees that its parent is gone, and goes
         assert time.monotonic() < deadline
         time.sleep(0.05)
